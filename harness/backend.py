@@ -1,0 +1,179 @@
+"""The few primitives a world must provide; everything a scenario sees is built once, on these.
+
+``sim/backend.py`` and ``real/backend.py`` implement them. Nodes are known by name; the same names
+are host names on the network (see ARCHITECTURE.md, "Names, addresses, services"). Scenario code
+runs on a loop where dialling ``("sk0", 5454)`` works, as host :data:`HARNESS`.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from storage.events import Field
+from storage.ports import Broker, ObjectStore
+
+HARNESS = "harness"
+"""Host name of the scenario itself."""
+
+
+class Ability(enum.Enum):
+    """What a world can do that another may not; a scenario that needs it is skipped elsewhere."""
+
+    POSTGRES = "run stock PostgreSQL"
+    LOSE_UNSYNCED_DATA = "lose data that was not synced when a host dies"
+    DATAGRAM_LOSS = "lose, duplicate and reorder datagrams"
+    VIRTUAL_TIME = "run faster than the wall clock"
+
+
+@dataclass(frozen=True)
+class NodeSpec:
+    """A node to run: ``role`` is a key of ``storage.roles.ROLES`` (or ``"postgres"`` in real)."""
+
+    name: str
+    role: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class LogLine:
+    """One log record of a node; ``level`` is ``logging``'s name (``WARNING``)."""
+
+    at_s: float
+    node: str
+    level: str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One typed event (see ARCHITECTURE.md, "Events"); ``at_s`` counts from the run's start."""
+
+    at_s: float
+    node: str
+    kind: str
+    fields: Mapping[str, Field]
+
+
+class Network(Protocol):
+    """Fault verbs on links. A direction is (source, target); ``both`` undoes and does two.
+
+    Verbs work on new and on established connections. ``heal`` undoes every fault of the direction.
+    """
+
+    def cut(self, source: str, target: str, *, both: bool = True) -> None:
+        """Black hole: bytes and connection attempts vanish, nobody is told."""
+        ...
+
+    def hold(self, source: str, target: str, *, both: bool = True) -> None:
+        """Keep what is sent, in order, until :meth:`heal` releases it."""
+        ...
+
+    def delay(self, source: str, target: str, seconds: float, *, both: bool = True) -> None:
+        """Add a latency to everything sent from now on."""
+        ...
+
+    def reset(self, source: str, target: str) -> None:
+        """Reset the established connections between the two; new ones work."""
+        ...
+
+    def heal(self, source: str, target: str, *, both: bool = True) -> None:
+        """Remove the faults of a link; held bytes are delivered, cut connections stay silent."""
+        ...
+
+    def effects(self) -> Mapping[str, int]:
+        """Counters of what faults did: ``bytes_cut``, ``bytes_held``, ``connections_reset``…"""
+        ...
+
+
+class Switch(Protocol):
+    """A shared service (S3, broker) that can be taken away and given back."""
+
+    def outage(self) -> None:
+        """Every operation fails or hangs until :meth:`restore`."""
+        ...
+
+    def restore(self) -> None:
+        """End an outage."""
+        ...
+
+    def effects(self) -> Mapping[str, int]:
+        """Counters of what the switch did: ``calls_failed``…"""
+        ...
+
+
+class Backend(Protocol):
+    """A world's primitives. Each verb raises ``HarnessError`` for a node it does not know."""
+
+    world: str
+    abilities: frozenset[Ability]
+    network: Network
+    object_store: Switch
+    broker: Switch
+
+    def now_s(self) -> float:
+        """Seconds since the run began: virtual in sim, monotonic in real."""
+        ...
+
+    async def spawn(self, spec: NodeSpec) -> None:
+        """Start a node's next incarnation on its disk (empty the first time); not yet ready."""
+        ...
+
+    async def wait_ready(self, name: str, *, within_s: float) -> None:
+        """Return once the node's main set ``ready``; ``NodeDied`` if it ended instead."""
+        ...
+
+    async def stop(self, name: str, *, within_s: float) -> None:
+        """Ask the node to end (SIGTERM); ``NotLive`` if it still runs after ``within_s``."""
+        ...
+
+    async def kill(self, name: str, *, host: bool = False) -> None:
+        """Crash the process now. With ``host`` the machine dies: unsynced data may go too
+        (where the world can), and peers see silence instead of a reset."""
+        ...
+
+    async def pause(self, name: str) -> None:
+        """Freeze the process (SIGSTOP): its connections stay open and say nothing."""
+        ...
+
+    async def resume(self, name: str) -> None:
+        """Undo :meth:`pause`."""
+        ...
+
+    async def wipe(self, name: str) -> None:
+        """Erase the disk of a node that is not running."""
+        ...
+
+    def running(self, name: str) -> bool:
+        """Whether an incarnation of the node runs now (paused counts as running)."""
+        ...
+
+    def died(self, name: str) -> str | None:
+        """Why the node's last incarnation ended by itself, or ``None`` if it did not."""
+        ...
+
+    def host_port(self, name: str, port: int) -> tuple[str, int]:
+        """An address of a service for a stock client; in sim just the names."""
+        ...
+
+    def admin_objects(self) -> ObjectStore:
+        """The bucket itself, past every fault, for oracles."""
+        ...
+
+    def admin_broker(self) -> Broker:
+        """The broker itself, past every fault, for oracles."""
+        ...
+
+    def logs(self) -> Sequence[LogLine]:
+        """Every log record of every node so far, in order of time."""
+        ...
+
+    def events(self) -> Sequence[Event]:
+        """Every event so far, in order of time."""
+        ...
+
+    async def close(self) -> None:
+        """End every node and service and remove what the run left; never raises half way."""
+        ...

@@ -1,0 +1,1 @@
+"""The suite: each file one behaviour, each test one story, every world."""

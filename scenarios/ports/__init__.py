@@ -1,0 +1,1 @@
+"""The contract of every port: the same tests on every implementation."""
