@@ -1,0 +1,46 @@
+# Everything lives in .venv and reports/; nothing global is touched.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+JOBS ?= 2
+SEEDS ?= 1000
+STAMP := $(VENV)/.installed
+
+.PHONY: venv demo test lint format bench sweep clean
+
+venv: $(STAMP)
+
+$(STAMP): requirements.lock pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo "seawall needs Python 3.11 or newer; found $$($(PYTHON) --version); set PYTHON=..." >&2; exit 2; }
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+demo: venv
+	$(BIN)/python -m reports.demo --jobs $(JOBS)
+
+test: venv
+	$(BIN)/python -m pytest -n $(JOBS)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: venv
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+bench: venv
+	for name in kernel quorum commits parity startup; do \
+	  $(BIN)/python -m harness bench $$name || exit 1; done
+
+sweep: venv
+	$(BIN)/python -m harness sweep "scenarios/test_tenant_migration.py::test_tenant_migration[with_load]" \
+	  --seeds 0:$(SEEDS) --jobs $(JOBS)
+
+clean:
+	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf reports/index.html reports/runs reports/allure-results

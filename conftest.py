@@ -1,0 +1,49 @@
+"""The composition root: the one place that knows both worlds and the roles of the system.
+
+``harness`` finds ``WORLDS`` and ``BENCHES`` here; everything is imported at first use, so that a
+simulation never pays for the real world's libraries.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from harness.runner import WorldRunner
+
+pytest_plugins = ("harness.pytest_plugin",)
+
+
+def sim_runner() -> WorldRunner:
+    """The deterministic world, running the roles of ``storage``."""
+    from sim.runner import SimRunner
+    from storage.roles import ROLES
+
+    return SimRunner(ROLES)
+
+
+def real_runner() -> WorldRunner:
+    """The world of OS processes; ``real/node_main.py`` loads the roles in each of them."""
+    from real.runner import RealRunner
+
+    return RealRunner()
+
+
+WORLDS = {"sim": sim_runner, "real": real_runner}
+
+
+def bench_kernel() -> Mapping[str, Any]:
+    """Stream ping-pong on the simulated network, trace on, beside other simulators."""
+    from sim.bench_kernel import bench
+
+    return bench()
+
+
+def bench_quorum() -> Mapping[str, Any]:
+    """A quorum over lossy datagrams, seeds per second, beside other simulators."""
+    from sim.bench_quorum import bench
+
+    return bench()
+
+
+BENCHES = {"kernel": bench_kernel, "quorum": bench_quorum}

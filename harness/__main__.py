@@ -1,0 +1,90 @@
+"""``python -m harness``: run one scenario, sweep seeds, run a benchmark.
+
+Exit codes: 0 passed, 1 failed, 2 error or bad usage, 3 inconclusive.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Sequence
+
+from harness.composition import benches
+from harness.errors import HarnessError
+from harness.single import run_once
+from harness.sweep import SweepOptions, sweep
+from harness.verdict import EXIT_CODES, RunSettings
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Parse the command line and run it; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except HarnessError as error:
+        print(f"seawall: {error}", file=sys.stderr)
+        return 2
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m harness", description=__doc__)
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="run one scenario once")
+    run.add_argument("nodeid", help="scenarios/file.py::test, as replay lines name it")
+    run.add_argument("--world", choices=("sim", "real"), default="sim")
+    run.add_argument("--compute", choices=("walgen", "postgres"), default="walgen")
+    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
+    run.add_argument("--artifacts", default="", help="directory for logs and events of the run")
+    run.set_defaults(command=_run)
+    many = commands.add_parser("sweep", help="run one scenario in sim for a range of seeds")
+    many.add_argument("nodeid")
+    many.add_argument(
+        "--seeds", type=_seed_range, required=True, metavar="A:B", help="A ≤ seed < B"
+    )
+    many.add_argument("--jobs", type=int, default=0, help="processes (default: one a core)")
+    many.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
+    many.add_argument("--records", default="", help="append a JSON line for each run to this file")
+    many.set_defaults(command=_sweep)
+    bench = commands.add_parser("bench", help="run a benchmark; ends with one JSON line")
+    bench.add_argument("name")
+    bench.set_defaults(command=_bench)
+    return parser
+
+
+def _seed_range(text: str) -> range:
+    first, colon, last = text.partition(":")
+    if not colon or not first.isdigit() or not last.isdigit() or int(first) >= int(last):
+        raise argparse.ArgumentTypeError(f"{text!r}: write A:B with A < B, such as 0:1000")
+    return range(int(first), int(last))
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    settings = RunSettings(arguments.world, arguments.compute, arguments.seed, arguments.policy)
+    record = run_once(arguments.nodeid, settings, artifacts=arguments.artifacts)
+    if record.message:
+        print(record.message)
+    print(record.line())
+    return EXIT_CODES[record.verdict]
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    options = SweepOptions(
+        arguments.nodeid, arguments.seeds, arguments.jobs, arguments.policy, arguments.records
+    )
+    return sweep(options)
+
+
+def _bench(arguments: argparse.Namespace) -> int:
+    known = benches()
+    if arguments.name not in known:
+        raise HarnessError(
+            f"no benchmark {arguments.name!r}; there are: {', '.join(sorted(known))}"
+        )
+    print(json.dumps(known[arguments.name](), sort_keys=True))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

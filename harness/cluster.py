@@ -1,0 +1,92 @@
+"""A cluster: handles of its nodes, its tenants and its endpoints."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+from harness.backend import NodeSpec
+from harness.compute import Launch
+from harness.endpoint_handle import EndpointHandle
+from harness.nodes import NodeHandle, PageserverHandle, SafekeeperHandle
+from harness.topology import Topology
+from storage.ids import TenantId, TenantTimelineId, TimelineId
+
+if TYPE_CHECKING:
+    from harness.world import World
+
+
+class Cluster:
+    """Safekeepers ``sk0`` …, pageservers ``ps0`` …, and what runs on them."""
+
+    def __init__(self, world: World, topology: Topology) -> None:
+        self.world = world
+        self.topology = topology
+        backend = world.backend
+        self.safekeepers = [
+            SafekeeperHandle(backend, NodeSpec(f"sk{i}", "safekeeper", self._safekeeper_options(i)))
+            for i in range(topology.safekeepers)
+        ]
+        self.pageservers = [
+            PageserverHandle(backend, NodeSpec(f"ps{i}", "pageserver", self._pageserver_options(i)))
+            for i in range(topology.pageservers)
+        ]
+        self.timelines: list[TenantTimelineId] = []
+        self.endpoints: dict[str, EndpointHandle] = {}
+
+    def _safekeeper_options(self, index: int) -> dict[str, Any]:
+        return {"node_id": index + 1, **self.topology.safekeeper_options}
+
+    def _pageserver_options(self, index: int) -> dict[str, Any]:
+        return {
+            "node_id": index + 1,
+            "discovery": self.topology.discovery,
+            **self.topology.pageserver_options,
+        }
+
+    @property
+    def nodes(self) -> list[NodeHandle]:
+        """Every storage node."""
+        return [*self.safekeepers, *self.pageservers]
+
+    def safekeeper(self, index: int) -> SafekeeperHandle:
+        """Safekeeper ``sk<index>``."""
+        return self.safekeepers[index]
+
+    def pageserver(self, index: int) -> PageserverHandle:
+        """Pageserver ``ps<index>``."""
+        return self.pageservers[index]
+
+    def safekeeper_addresses(self) -> list[str]:
+        """``host:port`` of every safekeeper's WAL service."""
+        return [safekeeper.address for safekeeper in self.safekeepers]
+
+    async def start(self) -> None:
+        """Start every node, at once."""
+        await asyncio.gather(*(node.start() for node in self.nodes))
+
+    async def create_tenant(self, pageserver: PageserverHandle | None = None) -> TenantTimelineId:
+        """Create a tenant with one timeline, attached to ``pageserver`` (``ps0`` by default)."""
+        generator = self.world.generator(f"tenant {len(self.timelines)}")
+        timeline = TenantTimelineId(TenantId.draw(generator), TimelineId.draw(generator))
+        home = pageserver or self.pageservers[0]
+        await home.create_tenant(timeline.tenant_id)
+        await self.world.compute.create_timeline(self, timeline, home)
+        self.timelines.append(timeline)
+        return timeline
+
+    async def endpoint(
+        self,
+        name: str,
+        *,
+        timeline: TenantTimelineId | None = None,
+        pageserver: PageserverHandle | None = None,
+    ) -> EndpointHandle:
+        """Start an endpoint, on the first timeline (created if there is none) and ``ps0``."""
+        if timeline is None:
+            timeline = self.timelines[0] if self.timelines else await self.create_tenant(pageserver)
+        launch = Launch(name, timeline, pageserver or self.pageservers[0])
+        handle = EndpointHandle(self, launch)
+        self.endpoints[name] = handle
+        await handle.start()
+        return handle

@@ -1,0 +1,38 @@
+"""The composition root as the harness finds it: ``conftest.py`` of the current directory.
+
+The harness knows no world. A root module offers ``WORLDS`` (name → factory of a
+:class:`harness.runner.WorldRunner`) and ``BENCHES`` (name → function returning one JSON object).
+"""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.runner import WorldRunner
+
+
+def root_module() -> ModuleType:
+    """Import ``conftest.py``; ``HarnessError`` if there is none here."""
+    if not Path("conftest.py").exists():
+        raise HarnessError(f"no conftest.py in {Path.cwd()}; run from the top of the repository")
+    if str(Path.cwd()) not in sys.path:
+        sys.path.insert(0, str(Path.cwd()))
+    return importlib.import_module("conftest")
+
+
+def worlds() -> Mapping[str, Callable[[], WorldRunner]]:
+    """Every world on offer, by name."""
+    found: Mapping[str, Callable[[], WorldRunner]] = root_module().WORLDS
+    return found
+
+
+def benches() -> Mapping[str, Callable[[], Mapping[str, Any]]]:
+    """Every benchmark on offer, by name."""
+    found: Mapping[str, Callable[[], Mapping[str, Any]]] = root_module().BENCHES
+    return found

@@ -1,0 +1,65 @@
+"""Computes as a world offers them: how a timeline is born and how an endpoint is launched.
+
+``walgen`` is :mod:`harness.walgen`, in every world; ``postgres`` comes from the real world.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from harness.endpoint import Endpoint
+from storage.ids import TenantTimelineId
+
+if TYPE_CHECKING:
+    from harness.cluster import Cluster
+    from harness.nodes import NodeHandle, PageserverHandle
+
+
+@dataclass(frozen=True)
+class Launch:
+    """An endpoint to launch: ``name`` is its host name, ``pageserver`` where its pages come from."""
+
+    name: str
+    timeline: TenantTimelineId
+    pageserver: PageserverHandle
+
+
+class RunningCompute(Protocol):
+    """A launched compute: the nodes it consists of and the endpoint clients talk to."""
+
+    nodes: list[NodeHandle]
+    endpoint: Endpoint
+
+    async def start(self, launch: Launch) -> None:
+        """Start every node and return when the endpoint serves."""
+        ...
+
+    async def stop(self) -> None:
+        """Stop gracefully; the endpoint's connections end."""
+        ...
+
+    async def kill(self) -> None:
+        """Crash every node."""
+        ...
+
+
+class Compute(Protocol):
+    """A kind of compute."""
+
+    name: str
+
+    async def create_timeline(
+        self, cluster: Cluster, timeline: TenantTimelineId, pageserver: PageserverHandle
+    ) -> None:
+        """Make a new timeline exist on ``pageserver`` and on every safekeeper."""
+        ...
+
+    def compute(self, cluster: Cluster, launch: Launch) -> RunningCompute:
+        """A compute for an endpoint, not started yet."""
+        ...
+
+
+ComputeFactory = Callable[[], Compute]
+Check = Callable[[], Awaitable[object] | object]

@@ -1,0 +1,218 @@
+"""pytest plugin: an ``async def`` test with a ``world`` parameter is a scenario.
+
+It is run once for each chosen world, compute and seed; ids show them
+(``test_x[sim-walgen]``, ``test_x[sim-walgen-seed7]``). A failure shows its replay line first.
+"""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness.artifacts import write_artifacts
+from harness.composition import worlds
+from harness.errors import UnsupportedFault
+from harness.runner import RunResult, WorldRunner
+from harness.verdict import RunRecord, RunSettings, append_record
+
+RUNNERS = pytest.StashKey[dict[str, WorldRunner]]()
+REPLAY = pytest.StashKey[str]()
+COMPUTES = ("walgen", "postgres")
+POLICIES = ("fifo", "random", "pct")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The options of ``docs/writing-scenarios.md``."""
+    group = parser.getgroup("seawall", "Seawall scenarios")
+    group.addoption("--world", default="all", help="sim, real or all (default)")
+    group.addoption("--compute", default="all", help="walgen, postgres or all (default)")
+    group.addoption("--seed", type=int, default=0, help="first seed (default 0)")
+    group.addoption("--runs", type=int, default=1, help="how many seeds in sim (default 1)")
+    group.addoption("--policy", default="random", choices=POLICIES, help="order of ready tasks")
+    group.addoption("--only-scenario", default="", help="node id without world and compute")
+    group.addoption("--records", default="", help="append a JSON line for each run to this file")
+    group.addoption(
+        "--artifacts", default="", help="directory for logs, events and pictures of each run"
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Refuse unknown values with one sentence before anything is collected."""
+    config.addinivalue_line(
+        "markers", "worlds(*names, reason): worlds this scenario can run in, and why not others"
+    )
+    config.addinivalue_line(
+        "markers", "computes(*names, reason): computes this scenario can run on, and why no others"
+    )
+    config.stash[RUNNERS] = {}
+    _chosen(config.getoption("--world"), ("sim", "real"), "--world")
+    _chosen(config.getoption("--compute"), COMPUTES, "--compute")
+    if config.getoption("--runs") < 1:
+        raise pytest.UsageError(f"--runs {config.getoption('--runs')}: at least 1 is needed")
+
+
+def _chosen(value: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
+    if value == "all":
+        return known
+    if value not in known:
+        raise pytest.UsageError(f"{option} {value!r} is unknown; choose {', '.join(known)} or all")
+    return (value,)
+
+
+def _is_scenario(function: object) -> bool:
+    return (
+        inspect.iscoroutinefunction(function) and "world" in inspect.signature(function).parameters
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """One item for each world × compute × seed."""
+    if not _is_scenario(metafunc.function):
+        return
+    config = metafunc.config
+    cases = [
+        settings
+        for world in _allowed(metafunc, "worlds", config.getoption("--world"), ("sim", "real"))
+        for compute in _allowed(metafunc, "computes", config.getoption("--compute"), COMPUTES)
+        for settings in _cases(config, world, compute)
+    ]
+    metafunc.parametrize("world", cases, ids=[_case_id(config, case) for case in cases])
+
+
+def _allowed(
+    metafunc: pytest.Metafunc, marker: str, value: str, known: tuple[str, ...]
+) -> tuple[str, ...]:
+    chosen = _chosen(value, known, f"--{marker[:-1]}")
+    for mark in metafunc.definition.iter_markers(marker):
+        if not mark.kwargs.get("reason"):
+            raise pytest.UsageError(f"{metafunc.definition.nodeid}: marker {marker} has no reason")
+        chosen = tuple(name for name in chosen if name in mark.args)
+    return chosen
+
+
+def _cases(config: pytest.Config, world: str, compute: str) -> Iterator[RunSettings]:
+    if world == "sim" and compute == "postgres":
+        return  # PostgreSQL is a real process; the sim runs walgen, which writes the same format.
+    runs = config.getoption("--runs") if world == "sim" else 1
+    first = config.getoption("--seed")
+    for seed in range(first, first + runs):
+        yield RunSettings(world, compute, seed, config.getoption("--policy"))
+
+
+def _case_id(config: pytest.Config, case: RunSettings) -> str:
+    plain = config.getoption("--runs") == 1 and case.seed == 0
+    return f"{case.world}-{case.compute}" + ("" if plain else f"-seed{case.seed}")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
+    """Run a scenario through its world's runner."""
+    if not _is_scenario(pyfuncitem.obj):
+        return None
+    settings: RunSettings = pyfuncitem.funcargs["world"]
+    nodeid = base_nodeid(pyfuncitem)
+    pyfuncitem.stash[REPLAY] = settings.replay(nodeid)
+    arguments = {
+        name: pyfuncitem.funcargs[name]
+        for name in inspect.signature(pyfuncitem.obj).parameters
+        if name != "world"
+    }
+    runner = runner_for(pyfuncitem.config, settings.world)
+    result = runner.run(lambda world: pyfuncitem.obj(world=world, **arguments), settings)
+    record = _record(pyfuncitem, nodeid, result)
+    if isinstance(result.error, UnsupportedFault):
+        pytest.skip(str(result.error))
+    if path := pyfuncitem.config.getoption("--records"):
+        append_record(Path(path), record)
+    if result.error is not None:
+        raise result.error
+    return True
+
+
+def base_nodeid(item: pytest.Function) -> str:
+    """The node id without world, compute and seed: what replay lines name."""
+    call = getattr(item, "callspec", None)
+    if call is None or "world" not in call.params:
+        return item.nodeid
+    head, _, tail = item.nodeid.partition("[")
+    others = tail[:-1].replace(_case_id(item.config, call.params["world"]), "").split("-")
+    rest = "-".join(part for part in others if part)
+    return f"{head}[{rest}]" if rest else head
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep only the scenario that ``python -m harness run`` names."""
+    wanted = config.getoption("--only-scenario")
+    if wanted:
+        items[:] = [
+            item
+            for item in items
+            if isinstance(item, pytest.Function) and base_nodeid(item) == wanted
+        ]
+
+
+def runner_for(config: pytest.Config, world: str) -> WorldRunner:
+    """This session's runner of a world; made at first use, closed at the session's end."""
+    runners = config.stash[RUNNERS]
+    if world not in runners:
+        runners[world] = worlds()[world]()
+    return runners[world]
+
+
+def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
+    artifacts = ""
+    if directory := item.config.getoption("--artifacts"):
+        artifacts = write_artifacts(Path(directory), nodeid, result)
+    message = "" if result.error is None else f"{type(result.error).__name__}: {result.error}"
+    return RunRecord(
+        nodeid=nodeid,
+        settings=result.settings,
+        verdict=result.verdict,
+        message=message,
+        digest=result.digest,
+        events=result.events,
+        commits=result.commits,
+        virtual_s=result.virtual_s,
+        wall_s=result.wall_s,
+        artifacts=artifacts,
+    )
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+    """Put the replay line in front of a failure."""
+    outcome = yield
+    report: pytest.TestReport = outcome.get_result()
+    replay = item.stash.get(REPLAY, None)
+    if replay is None or not report.failed:
+        return
+    line = f"replay: {replay}"
+    chain = getattr(report.longrepr, "chain", None)
+    if chain:
+        chain[0][0].reprentries[0].lines.insert(0, line)
+        crash = getattr(report.longrepr, "reprcrash", None)
+        if crash is not None:
+            crash.message = f"{crash.message}  [{line}]"
+    else:
+        report.longrepr = f"{line}\n{report.longrepr}"
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Stop what the runners keep."""
+    runners = session.config.stash.get(RUNNERS, {})
+    while runners:
+        runners.popitem()[1].close()
+
+
+def pytest_report_header(config: pytest.Config) -> str:
+    """Say what is run."""
+    return (
+        f"seawall: world={config.getoption('--world')} compute={config.getoption('--compute')} "
+        f"seeds={config.getoption('--seed')}+{config.getoption('--runs')} "
+        f"policy={config.getoption('--policy')} pid={os.getpid()}"
+    )

@@ -1,0 +1,103 @@
+"""Running one scenario once in one world, and judging how it ended.
+
+``sim/runner.py`` and ``real/runner.py`` build loop and backend; what happens between is here, so
+that both worlds are judged alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from harness.backend import Event, LogLine
+from harness.checkers.suite import check_after_stop, check_world
+from harness.errors import CheckFailed, HarnessError, UnsupportedFault
+from harness.verdict import RunSettings, Verdict
+from harness.world import World
+
+Scenario = Callable[[World], Awaitable[None]]
+"""A scenario: an ``async def`` that takes a world."""
+
+
+class Inconclusive(HarnessError):
+    """The run proved nothing: its faults had no effect, or nothing was committed."""
+
+
+@dataclass
+class Evidence:
+    """What a run leaves for its readers."""
+
+    logs: Sequence[LogLine] = ()
+    events: Sequence[Event] = ()
+    effects: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass
+class RunResult:
+    """How one run ended. ``error`` is ``None`` exactly when it passed; times in seconds."""
+
+    settings: RunSettings
+    verdict: Verdict
+    error: BaseException | None
+    digest: str
+    events: int
+    commits: int
+    virtual_s: float
+    wall_s: float
+    evidence: Evidence
+
+
+class WorldRunner(Protocol):
+    """A world that can run scenarios. Keeps shared services until :meth:`close`."""
+
+    world: str
+    computes: tuple[str, ...]
+
+    def run(self, scenario: Scenario, settings: RunSettings) -> RunResult:
+        """Run a scenario once, from an empty world; never raises for what the scenario does."""
+        ...
+
+    def close(self) -> None:
+        """Stop shared services; nothing of this runner is left on the machine."""
+        ...
+
+
+async def play(world: World, scenario: Scenario) -> None:
+    """The scenario, then every check that holds at the end of any run; closes the backend."""
+    try:
+        await scenario(world)
+        if not world.history.commits():
+            raise Inconclusive("the scenario ended without one acknowledged commit")
+        await check_world(world)
+    finally:
+        for cluster in world.clusters:
+            for endpoint in cluster.endpoints.values():
+                await endpoint.disconnect()
+        await world.backend.close()
+    check_after_stop(world)
+
+
+def verdict_of(error: BaseException | None) -> Verdict:
+    """Whose fault the end of a run is."""
+    if error is None:
+        return Verdict.PASSED
+    if isinstance(error, Inconclusive):
+        return Verdict.INCONCLUSIVE
+    if isinstance(error, (CheckFailed, AssertionError)):
+        return Verdict.FAILED
+    if isinstance(error, HarnessError):
+        return Verdict.ERROR
+    return Verdict.FAILED
+
+
+__all__ = [
+    "Evidence",
+    "Inconclusive",
+    "RunResult",
+    "Scenario",
+    "UnsupportedFault",
+    "WorldRunner",
+    "play",
+    "verdict_of",
+]

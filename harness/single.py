@@ -1,0 +1,51 @@
+"""Running scenarios by node id through pytest, in this process: what run and sweep share."""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from harness.errors import HarnessError
+from harness.verdict import RunRecord, RunSettings, read_records
+
+
+def run_once(nodeid: str, settings: RunSettings, *, artifacts: str = "") -> RunRecord:
+    """Run one scenario once. ``HarnessError`` when there is no such scenario in that world."""
+    extra = ["--artifacts", artifacts] if artifacts else []
+    records = run_seeds(nodeid, settings, runs=1, extra=extra)
+    assert len(records) == 1
+    return records[0]
+
+
+def run_seeds(
+    nodeid: str, settings: RunSettings, *, runs: int, extra: Sequence[str] = ()
+) -> list[RunRecord]:
+    """Run a scenario for ``runs`` seeds from ``settings.seed``; one record for each."""
+    with tempfile.TemporaryDirectory(prefix="seawall-records-") as directory:
+        path = Path(directory) / "records.jsonl"
+        arguments = [nodeid.partition("[")[0], "-q", "-p", "no:cacheprovider", "--no-header"]
+        arguments += ["--only-scenario", nodeid, "--records", str(path), *extra]
+        arguments += ["--world", settings.world, "--compute", settings.compute]
+        arguments += ["--seed", str(settings.seed), "--runs", str(runs)]
+        arguments += ["--policy", settings.policy]
+        output = io.StringIO()
+        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+            code = pytest.main(arguments)
+        records = read_records(path)
+    if not records:
+        raise HarnessError(_why_nothing_ran(nodeid, settings, int(code), output.getvalue()))
+    return records
+
+
+def _why_nothing_ran(nodeid: str, settings: RunSettings, code: int, output: str) -> str:
+    where = f"world {settings.world!r} with compute {settings.compute!r}"
+    if code == pytest.ExitCode.USAGE_ERROR or not Path(nodeid.partition("::")[0]).exists():
+        return f"no scenario {nodeid!r}; list them with: pytest --collect-only -q scenarios"
+    if code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.OK):
+        return f"scenario {nodeid!r} does not exist or does not run in {where}\n{output.strip()}"
+    return f"scenario {nodeid!r} could not be run in {where}:\n{output.strip()}"

@@ -1,0 +1,71 @@
+"""The house numbers and tables (ARCHITECTURE.md, "Import rules"; the house style)."""
+
+from __future__ import annotations
+
+LINES_PER_FILE = 400
+LINES_PER_FUNCTION = 60
+LINES_PER_FUNCTION_P90 = 30
+LINES_PER_MODULE_DOCSTRING = 15
+COLUMNS = 100
+
+PACKAGES = ("harness", "sim", "real", "scenarios", "storage", "reports")
+
+CONTRACTS = (
+    "storage.ports",
+    "storage.errors",
+    "storage.lsn",
+    "storage.ids",
+    "storage.node",
+    "storage.events",
+)
+CLIENTS = ("storage.wire", "storage.http", "storage.wal")
+
+MAY_IMPORT: dict[str, tuple[str, ...]] = {
+    "storage": ("storage",),
+    "sim": ("sim", "harness", *CONTRACTS),
+    "real": ("real", "harness", *CONTRACTS, *CLIENTS),
+    "harness": ("harness", *CONTRACTS, *CLIENTS),
+    "scenarios": ("scenarios", "harness", *CONTRACTS),
+    "reports": ("reports", "harness.verdict"),
+}
+"""Prefixes of our own modules that each package may import."""
+
+LOADS_ROLES = ("real/node_main.py",)
+"""Modules outside ``storage`` that may import all of it."""
+
+BOTH_WORLDS = ("scenarios/ports/",)
+"""Scenario folders that compare implementations, and so import both."""
+
+STORAGE_NEVER = ("simpy", "pytest", "psycopg2", "moto", "random", "time", "datetime", "threading")
+"""Third-party and standard modules that node code must not import at run time."""
+
+LAYERS = (
+    ("storage.lsn", "storage.ids", "storage.errors", "storage.ports", "storage.events"),
+    ("storage.node", "storage.durable", "storage.tasks", "storage.log"),
+    ("storage.wire", "storage.http", "storage.wal"),
+    ("storage.kv", "storage.consensus"),
+    ("storage.safekeeper", "storage.walproposer", "storage.pageserver"),
+    ("storage.compute",),
+    ("storage.roles",),
+)
+"""Inside storage, a module imports only its own layer's package or lower layers."""
+
+BANNED_CALLS = {
+    "time.time",
+    "time.monotonic",
+    "time.perf_counter",
+    "time.sleep",
+    "datetime.now",
+    "datetime.datetime.now",
+    "os.urandom",
+    "uuid.uuid4",
+    "uuid.uuid1",
+    "random.random",
+    "random.randint",
+    "random.choice",
+    "asyncio.as_completed",
+}
+"""Hidden nondeterminism: banned in storage, sim and scenarios."""
+
+BANNED_NAMES = ("utils", "helpers", "common", "manager", "misc")
+"""Module names that say nothing."""

@@ -1,0 +1,95 @@
+"""How a run ended, as data: what the command line prints and the report shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import enum
+import json
+import shlex
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+
+class Verdict(enum.StrEnum):
+    """Four ways a run can end; only ``PASSED`` is green."""
+
+    PASSED = "passed"
+    FAILED = "failed"
+    INCONCLUSIVE = "inconclusive"
+    ERROR = "error"
+
+
+EXIT_CODES = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.INCONCLUSIVE: 3, Verdict.ERROR: 2}
+
+
+@dataclass(frozen=True)
+class RunSettings:
+    """What identifies a run of a scenario: same settings and code, same digest in sim."""
+
+    world: str
+    compute: str
+    seed: int
+    policy: str = "random"
+
+    def replay(self, nodeid: str) -> str:
+        """The one command that runs this again."""
+        words = ["python", "-m", "harness", "run", nodeid, "--world", self.world]
+        words += ["--compute", self.compute, "--seed", str(self.seed)]
+        if self.world == "sim" and self.policy != "random":
+            words += ["--policy", self.policy]
+        return shlex.join(words)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """One finished run. Times in seconds; ``digest`` is empty where runs are not reproducible."""
+
+    nodeid: str
+    settings: RunSettings
+    verdict: Verdict
+    message: str
+    digest: str
+    events: int
+    commits: int
+    virtual_s: float
+    wall_s: float
+    artifacts: str = ""
+
+    @property
+    def replay(self) -> str:
+        """The one command that runs this again."""
+        return self.settings.replay(self.nodeid)
+
+    def line(self) -> str:
+        """The closing line of ``python -m harness run``."""
+        return (
+            f"verdict={self.verdict} digest={self.digest or '-'} events={self.events} "
+            f"virtual_s={self.virtual_s:.3f} wall_s={self.wall_s:.3f}"
+        )
+
+    def to_json(self) -> str:
+        """One line of JSON, read back by :meth:`from_json`."""
+        return json.dumps(dataclasses.asdict(self), sort_keys=True)
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        """Read what :meth:`to_json` wrote."""
+        data: dict[str, Any] = json.loads(text)
+        data["settings"] = RunSettings(**data["settings"])
+        data["verdict"] = Verdict(data["verdict"])
+        return cls(**data)
+
+
+def append_record(path: Path, record: RunRecord) -> None:
+    """Add a record to a JSON-lines file; one ``write`` so that xdist workers may share it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(record.to_json() + "\n")
+
+
+def read_records(path: Path) -> list[RunRecord]:
+    """Every record of a file; an empty list if there is none."""
+    if not path.exists():
+        return []
+    return [RunRecord.from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]
