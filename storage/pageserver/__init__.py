@@ -1,0 +1,1 @@
+"""The pageserver: turns WAL into versioned pages, keeps them in layers, serves them at any LSN."""
