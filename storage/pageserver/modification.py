@@ -8,7 +8,7 @@ are cached here, so the common record (one block of a known relation) needs no a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Protocol
 
 from storage.errors import CorruptData
