@@ -5,8 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from harness.backend import Backend, NodeSpec
 from storage.http.client import call
+
+from harness.backend import Backend, NodeSpec
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.lsn import Lsn
 
@@ -96,7 +97,7 @@ class SafekeeperTimeline:
 
 @dataclass(frozen=True)
 class PageserverTimeline:
-    """What a pageserver says of a timeline. ``walreceiver`` describes the WAL source, or ``None``."""
+    """What a pageserver says of a timeline; ``walreceiver`` describes the WAL source."""
 
     state: str
     last_record_lsn: Lsn

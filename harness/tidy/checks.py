@@ -175,13 +175,13 @@ def _ban_offences(source: Source) -> Iterator[Offence]:
     if source.path.startswith(("sim/bench", *rules.BOTH_WORLDS)) or source.path == "sim/guard.py":
         return
     for node in ast.walk(source.tree):
-        if isinstance(node, ast.Call):
-            called = ast.unparse(node.func)
-            if called in rules.BANNED_CALLS:
-                yield Offence("ban", source.path, called, f"line {node.lineno}")
-        if source.package == "scenarios" and isinstance(node, ast.Call):
-            if ast.unparse(node.func) == "asyncio.sleep":
-                yield Offence("sleep", source.path, str(node.lineno), "use eventually or an event")
+        if not isinstance(node, ast.Call):
+            continue
+        called = ast.unparse(node.func)
+        if called in rules.BANNED_CALLS:
+            yield Offence("ban", source.path, called, f"line {node.lineno}")
+        if source.package == "scenarios" and called == "asyncio.sleep":
+            yield Offence("sleep", source.path, str(node.lineno), "use eventually or an event")
 
 
 def _docstring_offences(source: Source) -> Iterator[Offence]:

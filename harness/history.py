@@ -1,0 +1,227 @@
+"""The recorded history of operations: the only thing that most oracles look at.
+
+One list per column, because a load records 10⁵ operations and more: an operation costs a handful of
+appends, and becomes an :class:`Operation` only when somebody reads it. An operation that was sent
+and never answered is ``UNKNOWN``: it may have happened, may happen later, or never.
+"""
+
+from __future__ import annotations
+
+import enum
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from harness.errors import HarnessError
+from storage.lsn import Lsn
+
+
+class Kind(enum.StrEnum):
+    """What an operation does, with its arguments and the value of its answer."""
+
+    PUT = "put"
+    """(key, value) → None"""
+    DELETE = "delete"
+    """(key,) → None"""
+    TXN = "txn"
+    """({key: value or None to delete},), all or nothing → None"""
+    GET = "get"
+    """(key,) → value or None"""
+    SCAN = "scan"
+    """(first key, end key exclusive) → [(key, value), …] in order of key"""
+    SUM = "sum"
+    """() → sum of every value as an integer"""
+
+
+WRITES = frozenset({Kind.PUT, Kind.DELETE, Kind.TXN})
+
+
+class Outcome(enum.StrEnum):
+    """How an operation ended; ``PENDING`` while it has not."""
+
+    PENDING = "pending"
+    OK = "ok"
+    FAILED = "failed"
+    """It certainly had no effect."""
+    UNKNOWN = "unknown"
+    """It may have an effect, now or later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """Who asked: a client's name, the timeline it works on, and whether it reads at a pinned LSN
+    (such reads are old on purpose, so real time says nothing about them)."""
+
+    process: str
+    timeline: str = ""
+    pinned: bool = False
+
+
+class Operation(NamedTuple):
+    """One operation. Times in seconds since the run began; ``completed_at_s`` is ``None`` while
+    pending. ``lsn``: where a write committed, or at which LSN a read's answer holds; ``None`` if
+    the compute does not tell. ``result`` is the answer's value, or why there is none."""
+
+    index: int
+    source: Source
+    kind: Kind
+    args: tuple[Any, ...]
+    invoked_at_s: float
+    completed_at_s: float | None
+    outcome: Outcome
+    result: Any
+    lsn: Lsn | None
+
+    @property
+    def is_write(self) -> bool:
+        """Whether it is meant to change something."""
+        return self.kind in WRITES
+
+    def changes(self) -> Mapping[int, str | None]:
+        """What a write sets; ``None`` deletes. Empty for a read."""
+        if self.kind is Kind.PUT:
+            return {self.args[0]: self.args[1]}
+        if self.kind is Kind.DELETE:
+            return {self.args[0]: None}
+        return self.args[0] if self.kind is Kind.TXN else {}
+
+    def __str__(self) -> str:
+        end = "…" if self.completed_at_s is None else f"{self.completed_at_s:.6f}"
+        at = "" if self.lsn is None else f" at {self.lsn}"
+        arguments = " ".join(map(str, self.args))
+        return (
+            f"#{self.index} {self.source.process} {self.kind} {arguments} → {self.outcome} "
+            f"{self.result!r}{at} [{self.invoked_at_s:.6f}, {end}]"
+        )
+
+
+class History:
+    """Every operation in order of its invocation. Append-only."""
+
+    def __init__(self) -> None:
+        self._sources: list[Source] = []
+        self._kinds: list[Kind] = []
+        self._args: list[tuple[Any, ...]] = []
+        self._invoked_at_s: list[float] = []
+        self._completed_at_s: list[float | None] = []
+        self._outcomes: list[Outcome] = []
+        self._results: list[Any] = []
+        self._lsns: list[Lsn | None] = []
+        self._commits = 0
+
+    def invoke(self, source: Source, kind: Kind, args: tuple[Any, ...], at_s: float) -> int:
+        """Record that an operation is about to be sent; returns its index."""
+        self._sources.append(source)
+        self._kinds.append(kind)
+        self._args.append(args)
+        self._invoked_at_s.append(at_s)
+        self._completed_at_s.append(None)
+        self._outcomes.append(Outcome.PENDING)
+        self._results.append(None)
+        self._lsns.append(None)
+        return len(self._kinds) - 1
+
+    def succeed(self, index: int, at_s: float, result: Any, lsn: Lsn | None) -> None:
+        """Record the answer of an operation."""
+        self._complete(index, at_s, Outcome.OK, result)
+        self._lsns[index] = lsn
+        if self._kinds[index] in WRITES:
+            self._commits += 1
+
+    def fail(self, index: int, at_s: float, outcome: Outcome, why: str) -> None:
+        """Record that there is no answer; ``outcome`` is ``FAILED`` or ``UNKNOWN``."""
+        assert outcome in (Outcome.FAILED, Outcome.UNKNOWN), outcome
+        self._complete(index, at_s, outcome, why)
+
+    def _complete(self, index: int, at_s: float, outcome: Outcome, result: Any) -> None:
+        assert self._outcomes[index] is Outcome.PENDING, f"operation {index} completes twice"
+        assert at_s >= self._invoked_at_s[index], f"operation {index} ends before it begins"
+        self._completed_at_s[index] = at_s
+        self._outcomes[index] = outcome
+        self._results[index] = result
+
+    def commits(self) -> int:
+        """Number of acknowledged writes."""
+        return self._commits
+
+    def __len__(self) -> int:
+        return len(self._kinds)
+
+    def __getitem__(self, index: int) -> Operation:
+        return Operation(
+            index,
+            self._sources[index],
+            self._kinds[index],
+            self._args[index],
+            self._invoked_at_s[index],
+            self._completed_at_s[index],
+            self._outcomes[index],
+            self._results[index],
+            self._lsns[index],
+        )
+
+    def __iter__(self) -> Iterator[Operation]:
+        for index in range(len(self)):
+            yield self[index]
+
+    def timelines(self) -> list[str]:
+        """Timelines that operations name, sorted; each is a key space of its own."""
+        return sorted({source.timeline for source in self._sources})
+
+    def of(self, timeline: str) -> list[Operation]:
+        """The operations on one timeline."""
+        return [operation for operation in self if operation.source.timeline == timeline]
+
+    def write(self, path: Path) -> None:
+        """Save as JSON lines, one operation each; :meth:`read` loads it."""
+        with path.open("w", encoding="utf-8") as file:
+            for operation in self:
+                file.write(json.dumps(_to_json(operation)) + "\n")
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """Load what :meth:`write` saved; ``HarnessError`` names a line that is none of it."""
+        history = cls()
+        with path.open(encoding="utf-8") as file:
+            for number, line in enumerate(file, start=1):
+                try:
+                    history._append(json.loads(line))
+                except (ValueError, KeyError, TypeError) as error:
+                    raise HarnessError(f"{path} line {number} is no operation: {error}") from error
+        return history
+
+    def _append(self, row: Mapping[str, Any]) -> None:
+        kind, result = Kind(row["kind"]), row["result"]
+        source = Source(row["process"], row["timeline"], row["pinned"])
+        index = self.invoke(source, kind, _args_of(kind, row["args"]), row["invoked_at_s"])
+        outcome = Outcome(row["outcome"])
+        if outcome is Outcome.OK:
+            lsn = None if row["lsn"] is None else Lsn.parse(row["lsn"])
+            answer = [(key, value) for key, value in result] if kind is Kind.SCAN else result
+            self.succeed(index, row["completed_at_s"], answer, lsn)
+        elif outcome is not Outcome.PENDING:
+            self.fail(index, row["completed_at_s"], outcome, result)
+
+
+def _to_json(operation: Operation) -> dict[str, Any]:
+    return {
+        "process": operation.source.process,
+        "timeline": operation.source.timeline,
+        "pinned": operation.source.pinned,
+        "kind": operation.kind,
+        "args": operation.args,
+        "invoked_at_s": operation.invoked_at_s,
+        "completed_at_s": operation.completed_at_s,
+        "outcome": operation.outcome,
+        "result": operation.result,
+        "lsn": None if operation.lsn is None else str(operation.lsn),
+    }
+
+
+def _args_of(kind: Kind, args: list[Any]) -> tuple[Any, ...]:
+    """Undo JSON, whose object keys are text."""
+    if kind is Kind.TXN:
+        return ({int(key): value for key, value in args[0].items()},)
+    return tuple(args)
