@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Launch:
-    """An endpoint to launch: ``name`` is its host name, ``pageserver`` where its pages come from."""
+    """An endpoint to launch: ``name`` is its host name, ``pageserver`` has its pages."""
 
     name: str
     timeline: TenantTimelineId

@@ -5,9 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
-from storage.http.client import call
-
 from harness.backend import Backend, NodeSpec
+from storage.http.client import call
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.lsn import Lsn
 
