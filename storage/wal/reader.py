@@ -243,10 +243,9 @@ class WalReader:
             self._needed, self._pieces, self._skipping = 0, [], False
         if flags & _CONTRECORD and self._skip_allowed and not self._needed:
             self._needed, self._skipping = remaining, remaining > 0
-        expected = self._needed
-        found = remaining if flags & _CONTRECORD else 0
-        if found != expected:
+        if remaining != self._needed or bool(flags & _CONTRECORD) != (remaining > 0):
             raise CorruptData(
-                f"page at {Lsn(page)}: continues {found} bytes of a record, expected {expected}"
+                f"page at {Lsn(page)}: continues {remaining} bytes of a record (flags "
+                f"{flags:04X}), expected {self._needed}"
             )
         self._skip_allowed = False
