@@ -8,9 +8,12 @@ from typing import TYPE_CHECKING, Any
 from harness.backend import NodeSpec
 from harness.compute import Launch
 from harness.endpoint_handle import EndpointHandle
+from harness.errors import NotYet
 from harness.nodes import NodeHandle, PageserverHandle, SafekeeperHandle
 from harness.topology import Topology
+from storage.http.client import HttpError
 from storage.ids import TenantId, TenantTimelineId, TimelineId
+from storage.lsn import Lsn
 
 if TYPE_CHECKING:
     from harness.world import World
@@ -90,3 +93,51 @@ class Cluster:
         self.endpoints[name] = handle
         await handle.start()
         return handle
+
+    async def subscribe(self, timeline: TenantTimelineId, pageserver: PageserverHandle) -> None:
+        """Have every running safekeeper call ``pageserver`` for this timeline (callmemaybe)."""
+        if self.topology.discovery != "callmemaybe":
+            return  # The pageserver finds the safekeepers through the broker by itself.
+        for safekeeper in self.safekeepers:
+            if safekeeper.running:
+                await safekeeper.subscribe(timeline, pageserver.address)
+
+    async def caught_up(
+        self, pageserver: PageserverHandle, timeline: TenantTimelineId, *, within_s: float = 60.0
+    ) -> Lsn:
+        """Wait until the pageserver has all WAL that is committed now; returns that LSN."""
+        committed = max(
+            [
+                (await safekeeper.timeline(timeline)).commit_lsn
+                for safekeeper in self.safekeepers
+                if safekeeper.running
+            ]
+        )
+
+        async def reached() -> Lsn:
+            try:
+                found = await pageserver.timeline(timeline)
+            except HttpError as error:
+                if error.status in (404, 503):
+                    raise NotYet(f"{pageserver.name}: {error}") from error
+                raise
+            if found.last_record_lsn < committed:
+                raise NotYet(f"{pageserver.name} is at {found.last_record_lsn} of {committed}")
+            return committed
+
+        what = f"{pageserver.name} catches up with {committed}"
+        return await self.world.eventually(reached, within_s=within_s, what=what)
+
+    async def absent(self, pageserver: PageserverHandle, tenant_id: TenantId) -> None:
+        """Wait until the pageserver does not know the tenant any more."""
+
+        async def gone() -> None:
+            try:
+                state = await pageserver.tenant_state(tenant_id)
+            except HttpError as error:
+                if error.status == 404:
+                    return
+                raise
+            raise NotYet(f"tenant is {state} on {pageserver.name}")
+
+        await self.world.eventually(gone, what=f"{pageserver.name} forgets tenant {tenant_id}")
