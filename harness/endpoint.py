@@ -83,8 +83,13 @@ class Client:
         self.endpoint = endpoint
         self._recording = recording
         self._history = recording.history
-        self._now_s = recording.now_s
+        self.now_s = recording.now_s
         self._source = Source(process, recording.timeline, recording.pinned)
+
+    @property
+    def process(self) -> str:
+        """The name operations are recorded under."""
+        return self._source.process
 
     def named(self, process: str) -> Client:
         """A client of the same endpoint that records as another process."""
@@ -119,14 +124,14 @@ class Client:
     async def run(self, kind: Kind, args: tuple[Any, ...]) -> Answer:
         """One operation, recorded from its invocation to its outcome."""
         history = self._history
-        index = history.invoke(self._source, kind, args, self._now_s())
+        index = history.invoke(self._source, kind, args, self.now_s())
         try:
             answer = await self.endpoint.run(kind, args)
         except Refused as error:
-            history.fail(index, self._now_s(), Outcome.FAILED, str(error))
+            history.fail(index, self.now_s(), Outcome.FAILED, str(error))
             raise
         except BaseException as error:
-            history.fail(index, self._now_s(), Outcome.UNKNOWN, str(error) or type(error).__name__)
+            history.fail(index, self.now_s(), Outcome.UNKNOWN, str(error) or type(error).__name__)
             raise
-        history.succeed(index, self._now_s(), answer.value, answer.lsn)
+        history.succeed(index, self.now_s(), answer.value, answer.lsn)
         return answer

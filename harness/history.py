@@ -64,7 +64,7 @@ class Operation(NamedTuple):
     pending. ``lsn``: where a write committed, or at which LSN a read's answer holds; ``None`` if
     the compute does not tell. ``result`` is the answer's value, or why there is none."""
 
-    index: int
+    number: int
     source: Source
     kind: Kind
     args: tuple[Any, ...]
@@ -92,7 +92,7 @@ class Operation(NamedTuple):
         at = "" if self.lsn is None else f" at {self.lsn}"
         arguments = " ".join(map(str, self.args))
         return (
-            f"#{self.index} {self.source.process} {self.kind} {arguments} → {self.outcome} "
+            f"#{self.number} {self.source.process} {self.kind} {arguments} → {self.outcome} "
             f"{self.result!r}{at} [{self.invoked_at_s:.6f}, {end}]"
         )
 
