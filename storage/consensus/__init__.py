@@ -1,0 +1,1 @@
+"""What walproposer and safekeepers agree on: messages, term histories, runs of WAL bytes."""

@@ -1,0 +1,1 @@
+"""The writer's side of consensus: wins a term, then makes WAL durable on a quorum."""
