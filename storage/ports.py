@@ -13,6 +13,24 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Protocol
 
+from storage.errors import DiskError
+
+
+def path_parts(path: str) -> tuple[str, ...]:
+    """Components of a :class:`Disk` path, ``()`` for the root ``""``; ``DiskError`` if not legal.
+
+    This is the one rule of what a path may be; every implementation refuses the rest with it.
+    """
+    if not path:
+        return ()
+    parts = tuple(path.split("/"))
+    if any(part in ("", ".", "..") or "\0" in part for part in parts):
+        raise DiskError(
+            f"{path!r} is not a path on this disk; write it relative, with '/' between names, "
+            "without '.', '..', empty or NUL parts"
+        )
+    return parts
+
 
 class File(Protocol):
     """An open file of a :class:`Disk`. Raises ``DiskError``; a closed file raises it as well."""

@@ -1,0 +1,100 @@
+"""What can go wrong with a simulated disk, what it costs, and what the faults did."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+
+from sim.station import Latency
+
+
+class DiskOperation(enum.Enum):
+    """The calls of ``storage.ports.Disk`` and ``File`` that a fault can wait for."""
+
+    OPEN = "open"
+    PREAD = "pread"
+    PWRITE = "pwrite"
+    SIZE = "size"
+    TRUNCATE = "truncate"
+    FSYNC = "fsync"
+    FDATASYNC = "fdatasync"
+    RENAME = "rename"
+    UNLINK = "unlink"
+    MKDIR = "mkdir"
+    RMTREE = "rmtree"
+    LISTDIR = "listdir"
+    EXISTS = "exists"
+    SYNC_DIR = "sync_dir"
+
+
+class DiskFault(enum.Enum):
+    """Faults that are armed and strike the next call they match."""
+
+    EIO = "the call fails; a failed sync persists some of it and will never persist the rest"
+    ENOSPC = "the call finds no space; a write may leave a prefix"
+    DROPPED_SYNC = "a sync reports success and does nothing"
+    MISDIRECTED_WRITE = "a write reports success and lands elsewhere in the file"
+    SHORT_READ = "a read returns fewer bytes than the file holds"
+
+
+@dataclass(slots=True)
+class ArmedFault:
+    """A fault in waiting: strikes ``times`` calls that match, then is gone."""
+
+    fault: DiskFault
+    operations: frozenset[DiskOperation]
+    path_prefix: str
+    times: int
+
+
+WRITES = frozenset({DiskOperation.PWRITE})
+READS = frozenset({DiskOperation.PREAD})
+SYNCS = frozenset({DiskOperation.FSYNC, DiskOperation.FDATASYNC, DiskOperation.SYNC_DIR})
+STRIKES = {
+    DiskFault.EIO: frozenset(DiskOperation),
+    DiskFault.ENOSPC: frozenset(
+        {DiskOperation.OPEN, DiskOperation.PWRITE, DiskOperation.TRUNCATE, DiskOperation.MKDIR}
+    ),
+    DiskFault.DROPPED_SYNC: SYNCS,
+    DiskFault.MISDIRECTED_WRITE: WRITES,
+    DiskFault.SHORT_READ: READS,
+}
+"""The operations that each fault can strike."""
+
+
+@dataclass(frozen=True, slots=True)
+class DiskOptions:
+    """Costs and size of a disk.
+
+    ``sync`` and ``bytes_per_s`` price what reaches the device; calls served by the page cache take
+    ``cached_s`` (0: no virtual time) and let other tasks run with ``yield_probability``, because
+    on a real disk every call is a place where tasks interleave.
+    """
+
+    sync: Latency = field(default=Latency(0.0002, 0.0003, 0.001, 0.02))
+    bytes_per_s: float = 500e6
+    cached_s: float = 0.0
+    yield_probability: float = 0.02
+    queue_servers: int = 1
+    capacity_bytes: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.bytes_per_s <= 0 or self.cached_s < 0:
+            raise ValueError(f"{self}: a rate must be positive and a latency not negative")
+        if not 0.0 <= self.yield_probability <= 1.0:
+            raise ValueError(f"yield_probability {self.yield_probability} is outside 0 … 1")
+
+
+def no_effects() -> dict[str, int]:
+    """A disk's effect counters, all at zero."""
+    return {
+        "bits_flipped": 0,
+        "bytes_lost": 0,
+        "calls_failed": 0,
+        "calls_stalled": 0,
+        "host_crashes": 0,
+        "names_lost": 0,
+        "reads_shortened": 0,
+        "syncs_dropped": 0,
+        "writes_misdirected": 0,
+    }
