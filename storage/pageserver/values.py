@@ -9,10 +9,10 @@ from typing import NamedTuple
 
 from storage.errors import CorruptData
 
-_IMAGE = 0
-_DELTA = 1
-_INITIAL_DELTA = 2
-_REMOVED = 3
+TAG_IMAGE = 0
+TAG_DELTA = 1
+TAG_INITIAL_DELTA = 2
+TAG_REMOVED = 3
 
 
 class Image(NamedTuple):
@@ -49,7 +49,7 @@ def encode(value: Value) -> bytes:
     if isinstance(value, Image):
         return b"\x00" + value.data
     if isinstance(value, Delta):
-        tag = _INITIAL_DELTA if value.initial else _DELTA
+        tag = TAG_INITIAL_DELTA if value.initial else TAG_DELTA
         return bytes((tag, value.opcode)) + value.data
     return b"\x03"
 
@@ -57,10 +57,10 @@ def encode(value: Value) -> bytes:
 def decode(data: bytes) -> Value:
     """Inverse of :func:`encode`; ``CorruptData`` for an unknown tag."""
     tag = data[0] if data else -1
-    if tag == _IMAGE:
+    if tag == TAG_IMAGE:
         return Image(data[1:])
-    if tag in (_DELTA, _INITIAL_DELTA) and len(data) >= 2:
-        return Delta(data[1], data[2:], tag == _INITIAL_DELTA)
-    if tag == _REMOVED and len(data) == 1:
+    if tag in (TAG_DELTA, TAG_INITIAL_DELTA) and len(data) >= 2:
+        return Delta(data[1], data[2:], tag == TAG_INITIAL_DELTA)
+    if tag == TAG_REMOVED and len(data) == 1:
         return Removed()
     raise CorruptData(f"stored value of {len(data)} bytes has the unknown tag {tag}")

@@ -1,0 +1,91 @@
+"""The index of a timeline: the one authoritative list of its layers, and its metadata.
+
+It lives in the object store as JSON with a checksum, one object for each attachment generation.
+Whatever it does not name does not exist: local files and objects beside it are leftovers.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from typing import Any
+
+import google_crc32c
+
+from storage.errors import CorruptData
+from storage.ids import TimelineId
+from storage.lsn import INVALID_LSN, Lsn
+from storage.pageserver.layer_name import LayerName
+
+FORMAT_VERSION = 1
+
+
+@dataclass(frozen=True, slots=True)
+class TimelineIndex:
+    """What the object store knows of a timeline. ``layers`` are (name, size in bytes) pairs.
+
+    ``prev_record_lsn`` is the start of the last record up to ``disk_consistent_lsn`` (0: unknown);
+    ``ancestor_lsn`` is 0 for a timeline without ancestor.
+    """
+
+    timeline_id: TimelineId
+    generation: int
+    pg_version: int
+    initdb_lsn: Lsn
+    disk_consistent_lsn: Lsn
+    latest_gc_cutoff_lsn: Lsn
+    prev_record_lsn: Lsn = INVALID_LSN
+    ancestor_timeline_id: TimelineId | None = None
+    ancestor_lsn: Lsn = INVALID_LSN
+    layers: tuple[tuple[LayerName, int], ...] = ()
+
+    def with_layers(self, layers: tuple[tuple[LayerName, int], ...]) -> TimelineIndex:
+        """The same timeline with other layers."""
+        return replace(self, layers=layers)
+
+    def encode(self) -> bytes:
+        """JSON text, the checksum over everything else inside."""
+        body = {
+            "format": FORMAT_VERSION,
+            "timeline_id": self.timeline_id,
+            "generation": self.generation,
+            "pg_version": self.pg_version,
+            "initdb_lsn": str(self.initdb_lsn),
+            "disk_consistent_lsn": str(self.disk_consistent_lsn),
+            "latest_gc_cutoff_lsn": str(self.latest_gc_cutoff_lsn),
+            "prev_record_lsn": str(self.prev_record_lsn),
+            "ancestor_timeline_id": self.ancestor_timeline_id,
+            "ancestor_lsn": str(self.ancestor_lsn),
+            "layers": [{"name": str(name), "size": size} for name, size in self.layers],
+        }
+        return json.dumps({**body, "checksum": _checksum(body)}, indent=1).encode()
+
+    @classmethod
+    def decode(cls, data: bytes, source: str) -> TimelineIndex:
+        """Inverse of :meth:`encode`; ``CorruptData`` naming ``source``."""
+        try:
+            body: dict[str, Any] = json.loads(data)
+            stored = body.pop("checksum")
+            if stored != _checksum(body):
+                raise CorruptData(f"{source} fails its checksum {stored}")
+            if body["format"] != FORMAT_VERSION:
+                raise CorruptData(f"{source} has format {body['format']}, not {FORMAT_VERSION}")
+            ancestor = body["ancestor_timeline_id"]
+            return cls(
+                timeline_id=TimelineId(body["timeline_id"]),
+                generation=int(body["generation"]),
+                pg_version=int(body["pg_version"]),
+                initdb_lsn=Lsn.parse(body["initdb_lsn"]),
+                disk_consistent_lsn=Lsn.parse(body["disk_consistent_lsn"]),
+                latest_gc_cutoff_lsn=Lsn.parse(body["latest_gc_cutoff_lsn"]),
+                prev_record_lsn=Lsn.parse(body["prev_record_lsn"]),
+                ancestor_timeline_id=None if ancestor is None else TimelineId(ancestor),
+                ancestor_lsn=Lsn.parse(body["ancestor_lsn"]),
+                layers=tuple((LayerName.parse(x["name"]), int(x["size"])) for x in body["layers"]),
+            )
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            raise CorruptData(f"{source} is not a timeline index: {error!r}") from error
+
+
+def _checksum(body: dict[str, Any]) -> str:
+    return f"{google_crc32c.value(json.dumps(body, sort_keys=True).encode()):08x}"

@@ -1,0 +1,86 @@
+"""Options of a pageserver node, parsed strictly from plain JSON data."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from typing import Any, Self
+
+from storage.errors import BadRequest
+
+MEBIBYTE = 1024 * 1024
+
+
+class Discovery(enum.StrEnum):
+    """How a pageserver learns which safekeeper has WAL for it."""
+
+    BROKER = "broker"
+    CALLMEMAYBE = "callmemaybe"
+
+
+@dataclass(frozen=True, slots=True)
+class PageserverOptions:
+    """Sizes in bytes, times in seconds. Defaults suit a small real cluster.
+
+    ``checkpoint_distance`` and ``checkpoint_timeout_s``: size and age at which the open in-memory
+    layer is written out. ``frozen_layers_max``: more than this many unwritten layers stop ingest.
+    ``compaction_threshold``: level-0 layers that start a merge; ``image_creation_threshold``:
+    merged layers over a key range that start a new image. ``remote_timeout_s`` bounds one request
+    to the object store; the ``…_flush_timeout_s`` bound the last upload at detach and at stop.
+    """
+
+    node_id: int
+    discovery: Discovery = Discovery.BROKER
+    checkpoint_distance: int = 64 * MEBIBYTE
+    checkpoint_timeout_s: float = 60.0
+    frozen_layers_max: int = 3
+    compaction_period_s: float = 20.0
+    compaction_threshold: int = 8
+    compaction_target_size: int = 64 * MEBIBYTE
+    image_creation_threshold: int = 3
+    page_cache_size: int = 64 * MEBIBYTE
+    index_cache_size: int = 16 * MEBIBYTE
+    wait_lsn_timeout_s: float = 60.0
+    remote_timeout_s: float = 10.0
+    retry_delay_s_max: float = 5.0
+    attach_answer_timeout_s: float = 5.0
+    detach_flush_timeout_s: float = 5.0
+    stop_flush_timeout_s: float = 5.0
+    walreceiver_connect_timeout_s: float = 5.0
+    walreceiver_silence_timeout_s: float = 10.0
+    walreceiver_lag_max: int = 1 * MEBIBYTE
+    walreceiver_lag_timeout_s: float = 3.0
+    walreceiver_status_s: float = 1.0
+
+    def __post_init__(self) -> None:
+        for option in fields(self):
+            value = getattr(self, option.name)
+            if isinstance(value, (int, float)) and (value < 0 or isinstance(value, bool)):
+                raise BadRequest(f"option {option.name}: {value!r} must not be negative")
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any]) -> Self:
+        """Read JSON data; ``BadRequest`` names an unknown, missing or mistyped option."""
+        known = {option.name: option for option in fields(cls)}
+        unknown = sorted(set(data) - set(known))
+        if unknown:
+            raise BadRequest(
+                f"unknown pageserver option {unknown[0]!r}; known are {', '.join(sorted(known))}"
+            )
+        if "node_id" not in data:
+            raise BadRequest("pageserver option 'node_id' (an integer) is missing")
+        return cls(**{name: _parse(name, str(known[name].type), data[name]) for name in data})
+
+
+def _parse(name: str, kind: str, value: object) -> object:
+    if kind == "Discovery":
+        try:
+            return Discovery(str(value))
+        except ValueError:
+            choices = ", ".join(Discovery)
+            raise BadRequest(f"option {name}: {value!r} is none of {choices}") from None
+    accepted = (int,) if kind == "int" else (int, float)
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        raise BadRequest(f"option {name}: {value!r} is not of type {kind}")
+    return value

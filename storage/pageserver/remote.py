@@ -1,0 +1,220 @@
+"""A tenant in the object store: where things are, and requests that give up in time.
+
+``pageserver/{tenant}/generation.json`` says which node holds the newest attachment; every
+attachment writes its own ``index-{generation}.json`` for each timeline, so one that was superseded
+cannot harm the newer one. A timeline exists exactly when it has an index.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import random
+import re
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from storage.errors import (
+    Conflict,
+    CorruptData,
+    NotFound,
+    ObjectMissing,
+    ObjectStoreError,
+    PreconditionFailed,
+)
+from storage.ids import TenantId, TimelineId
+from storage.pageserver.backoff import Backoff
+from storage.pageserver.index import TimelineIndex
+from storage.pageserver.layer_name import LayerName
+from storage.pageserver.options import PageserverOptions
+from storage.ports import ObjectStore
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_INDEX = re.compile(r"timelines/([0-9a-f]{32})/index-([0-9a-f]{8})\.json\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class Attachment:
+    """Content of ``generation.json``: the newest attachment's number and its node's name."""
+
+    generation: int
+    node: str
+
+    def encode(self) -> bytes:
+        """JSON text."""
+        return json.dumps({"generation": self.generation, "node": self.node}).encode()
+
+    @classmethod
+    def decode(cls, data: bytes, source: str) -> Attachment:
+        """Inverse of :meth:`encode`; ``CorruptData`` naming ``source``."""
+        try:
+            body = json.loads(data)
+            return cls(int(body["generation"]), str(body["node"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise CorruptData(f"{source} is not an attachment record: {error!r}") from error
+
+
+class RemoteTenant:
+    """The tenant's part of the bucket. Every request is bounded by ``remote_timeout_s``."""
+
+    def __init__(
+        self,
+        tenant_id: TenantId,
+        objects: ObjectStore,
+        options: PageserverOptions,
+        entropy: random.Random,
+    ) -> None:
+        self.tenant_id = tenant_id
+        self._objects = objects
+        self._options = options
+        self._entropy = entropy
+        self._prefix = f"pageserver/{tenant_id}/"
+        self._attachment_key = f"{self._prefix}generation.json"
+
+    def index_key(self, timeline_id: TimelineId, generation: int) -> str:
+        """Where an attachment keeps a timeline's index."""
+        return f"{self._prefix}timelines/{timeline_id}/index-{generation:08x}.json"
+
+    def layer_key(self, timeline_id: TimelineId, name: LayerName) -> str:
+        """Where a layer lies."""
+        return f"{self._prefix}timelines/{timeline_id}/layers/{name}"
+
+    async def persistently(self, what: str, request: Callable[[], Awaitable[T]]) -> T:
+        """Repeat a request until the store answers; its authoritative refusals pass through."""
+        backoff = Backoff(self._entropy, delay_s_max=self._options.retry_delay_s_max)
+        while True:
+            try:
+                return await self._bounded(request())
+            except (ObjectMissing, PreconditionFailed):
+                raise
+            except ObjectStoreError as error:
+                delay_s = backoff.next_delay_s()
+                logger.info(
+                    "%s of tenant %s: %s; again in %.2f s", what, self.tenant_id, error, delay_s
+                )
+                await asyncio.sleep(delay_s)
+
+    async def _bounded(self, request: Awaitable[T]) -> T:
+        try:
+            async with asyncio.timeout(self._options.remote_timeout_s):
+                return await request
+        except TimeoutError as error:
+            raise ObjectStoreError(
+                f"no answer within {self._options.remote_timeout_s} s", may_have_happened=True
+            ) from error
+
+    # Attachment generations.
+
+    async def newest_attachment(self) -> Attachment:
+        """Who attached last; ``NotFound`` when the store says that the tenant does not exist."""
+        try:
+            data = await self.persistently(
+                "reading the generation", lambda: self._objects.get(self._attachment_key)
+            )
+        except ObjectMissing:
+            raise NotFound(f"tenant {self.tenant_id} does not exist in the object store") from None
+        return Attachment.decode(data, self._attachment_key)
+
+    async def create(self, node: str) -> int:
+        """Make a new tenant; returns its first generation. ``Conflict`` if it exists."""
+        attachment = Attachment(1, node)
+        try:
+            await self.persistently(
+                "creation",
+                lambda: self._objects.put(
+                    self._attachment_key, attachment.encode(), if_absent=True
+                ),
+            )
+        except PreconditionFailed:
+            # Our own put may have been carried out although its answer was lost.
+            newest = await self.newest_attachment()
+            if newest != attachment:
+                raise Conflict(f"tenant {self.tenant_id} exists already") from None
+        return attachment.generation
+
+    async def claim_generation(self, node: str) -> int:
+        """Become the newest attachment; returns its generation, larger than any before."""
+        while True:
+            before = await self.persistently(
+                "reading the generation", lambda: self._head_or_missing()
+            )
+            newest = await self.newest_attachment()
+            claim = Attachment(newest.generation + 1, node)
+            try:
+                await self._bounded(
+                    self._objects.put(self._attachment_key, claim.encode(), if_etag=before)
+                )
+            except PreconditionFailed:
+                continue
+            except ObjectStoreError as error:
+                # It may have been carried out; the next claim is then one higher, no harm done.
+                logger.info("claiming a generation of tenant %s: %s", self.tenant_id, error)
+                await asyncio.sleep(Backoff(self._entropy).next_delay_s())
+                continue
+            assert claim.generation > newest.generation
+            return claim.generation
+
+    async def _head_or_missing(self) -> str:
+        try:
+            return (await self._objects.head(self._attachment_key)).etag
+        except ObjectMissing:
+            raise NotFound(f"tenant {self.tenant_id} does not exist in the object store") from None
+
+    async def is_newest(self, generation: int) -> bool:
+        """Whether no attachment after this generation exists."""
+        return (await self.newest_attachment()).generation <= generation
+
+    # Timelines.
+
+    async def index_keys(self) -> dict[TimelineId, dict[int, str]]:
+        """Every index object: timeline → generation → key, in order of listing."""
+        listing = await self.persistently(
+            "listing timelines", lambda: self._objects.list(f"{self._prefix}timelines/")
+        )
+        found: dict[TimelineId, dict[int, str]] = {}
+        for info in listing:
+            match = _INDEX.search(info.key)
+            if match is not None:
+                found.setdefault(TimelineId(match[1]), {})[int(match[2], 16)] = info.key
+        return found
+
+    async def indexes(self) -> dict[TimelineId, TimelineIndex]:
+        """The newest index of every timeline. All or nothing: no error counts as absence."""
+        found: dict[TimelineId, TimelineIndex] = {}
+        for timeline_id, generations in (await self.index_keys()).items():
+            key = generations[max(generations)]
+            data = await self.persistently(
+                f"download of {key}",
+                lambda key=key: self._objects.get(key),  # type: ignore[misc]
+            )
+            found[timeline_id] = TimelineIndex.decode(data, key)
+        return found
+
+    async def put_index(self, index: TimelineIndex) -> None:
+        """Upload an index under its own generation."""
+        key = self.index_key(index.timeline_id, index.generation)
+        data = index.encode()
+        await self.persistently(f"upload of {key}", lambda: self._objects.put(key, data))
+
+    async def delete_older_indexes(self, timeline_id: TimelineId, generation: int) -> None:
+        """Remove what earlier attachments left; only for the newest one."""
+        for older, key in (await self.index_keys()).get(timeline_id, {}).items():
+            if older < generation:
+                await self.delete(key)
+
+    async def put(self, key: str, data: bytes) -> None:
+        """Upload an object."""
+        await self.persistently(f"upload of {key}", lambda: self._objects.put(key, data))
+
+    async def get(self, key: str) -> bytes:
+        """Download an object; ``ObjectMissing`` when the store has none."""
+        return await self.persistently(f"download of {key}", lambda: self._objects.get(key))
+
+    async def delete(self, key: str) -> None:
+        """Delete an object."""
+        await self.persistently(f"deletion of {key}", lambda: self._objects.delete(key))
