@@ -1,0 +1,298 @@
+"""The world of OS processes behind ``harness.backend.Backend``.
+
+One backend is one run: a directory, a hub, a bucket prefix, an etcd prefix, and the node processes
+forked for it. Shared services and the fork server belong to the :class:`real.session.RealSession`.
+Layout: ``<directory>/<node>/{disk/,node.log,events.jsonl}``, ``<directory>/messages.jsonl``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import shutil
+import signal
+import socket
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from harness.backend import HARNESS, Ability, Event, LogLine, NodeSpec
+from harness.errors import HarnessError, NotLive
+from real.evidence import Evidence
+from real.loop import NamedHostLoop
+from real.network import HubClient, HubNetwork, ServiceSwitch
+from real.node_main import NodePlan
+from real.node_process import NodeProcess
+from real.run_directory import RunDirectory
+from real.run_services import BROKER, S3, RunServices
+from real.session import RealSession
+from storage.errors import SeawallError
+from storage.ports import Broker, ObjectStore
+
+logger = logging.getLogger(__name__)
+STOP_AT_CLOSE_S = 5.0
+
+
+class NodeDied(HarnessError):
+    """A node ended by itself while something waited for it; the message says why and where."""
+
+
+@dataclass(frozen=True)
+class RealOptions:
+    """How a run is set up. ``directory`` is made fresh below the temporary directory, and removed
+    at the end, unless given; ``roles`` and ``ports`` are ``"module:NAME"`` (see ``node_main``)."""
+
+    seed: int = 0
+    directory: Path | None = None
+    roles: str = "storage.roles:ROLES"
+    ports: str = "real.node_ports:node_ports"
+
+
+@dataclass
+class _Node:
+    """A node through its incarnations."""
+
+    spec: NodeSpec
+    incarnation: int = 0
+    process: NodeProcess | None = None
+    dark: bool = False
+    forwards: dict[int, tuple[str, int]] = field(default_factory=dict)
+
+
+class RealBackend:
+    """Implements ``harness.backend.Backend``; made inside the loop it is used in."""
+
+    world = "real"
+
+    def __init__(self, session: RealSession, options: RealOptions | None = None) -> None:
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, NamedHostLoop):
+            raise HarnessError("a real cluster needs real.loop.NamedHostLoop as the running loop")
+        self._options = options if options is not None else RealOptions()
+        self._loop = loop
+        self._session = session
+        self._nodes: dict[str, _Node] = {}
+        self._closed = False
+        self._directory = RunDirectory(self._options.directory, session.forks)
+        self._evidence = Evidence(self._directory)
+        try:
+            self._hub_pid, self._hub = self._start_hub()
+            loop.join(self._hub.address, HARNESS)
+            self._services = RunServices(session.services, self._hub, self._directory.name)
+        except BaseException:
+            self._abandon()
+            raise
+        self.network = HubNetwork(self._hub, self._evidence.note_fault)
+        self.object_store = ServiceSwitch(self._hub, S3, self._evidence.note_fault)
+        self.broker = ServiceSwitch(self._hub, BROKER, self._evidence.note_fault)
+        postgres = {Ability.POSTGRES} if session.has_postgres else set()
+        self.abilities: frozenset[Ability] = frozenset(postgres)
+
+    def _start_hub(self) -> tuple[int, HubClient]:
+        control, remote = socket.socketpair()
+        with remote:
+            pid = self._session.forks.hub(self._directory.path / "messages.jsonl", remote)
+        return pid, HubClient(control)
+
+    @property
+    def directory(self) -> Path:
+        """Where this run keeps everything."""
+        return self._directory.path
+
+    @property
+    def hub(self) -> HubClient:
+        """The hub, for services that are not nodes."""
+        return self._hub
+
+    def now_s(self) -> float:
+        """Seconds since the run began, monotonic."""
+        return self._evidence.now_s()
+
+    def _node(self, name: str) -> _Node:
+        node = self._nodes.get(name)
+        if node is None:
+            known = ", ".join(sorted(self._nodes)) or "none yet"
+            raise HarnessError(f"no node {name!r} in this run; spawned so far: {known}")
+        return node
+
+    def _live(self, name: str) -> NodeProcess:
+        process = self._node(name).process
+        if process is None or not process.running:
+            raise HarnessError(f"node {name!r} is not running; spawn it first")
+        return process
+
+    async def spawn(self, spec: NodeSpec) -> None:
+        """Start a node's next incarnation on its disk; not yet ready."""
+        node = self._nodes.setdefault(spec.name, _Node(spec))
+        if node.process is not None and node.process.running:
+            raise HarnessError(f"node {spec.name!r} already runs; stop or kill it first")
+        node.spec = spec
+        node.incarnation += 1
+        self._evidence.add_node(spec.name)
+        if node.dark:
+            self._hub.ask("lighten", host=spec.name)
+            node.dark = False
+        plan = NodePlan(
+            name=spec.name,
+            role=spec.role,
+            incarnation=node.incarnation,
+            options=spec.options,
+            directory=str(self._directory.of_node(spec.name)),
+            hub=self._hub.address,
+            roles=self._session.roles_of(spec.role, self._options.roles),
+            ports=self._options.ports,
+            settings={
+                "seed": self._options.seed,
+                "short_directory": str(self._directory.short),
+                **self._services.settings_for(spec.name),
+            },
+        )
+        self._evidence.note(spec.name, "process", state="started", incarnation=node.incarnation)
+        node.process = NodeProcess(self._session.forks, plan, self._on_state)
+
+    def _on_state(self, process: NodeProcess, state: str) -> None:
+        if state == "ended":
+            state = "killed" if process.death_expected and process.exit_code != 0 else "stopped"
+        self._evidence.note(process.plan.name, "process", state=state)
+
+    async def wait_ready(self, name: str, *, within_s: float) -> None:
+        """Return once the main set ``ready``; ``NodeDied`` if it ended, ``NotLive`` if too late."""
+        process = self._node(name).process
+        assert process is not None, "a node is known from its first spawn on"
+        waits = [self._loop.create_task(event.wait()) for event in (process.ready, process.ended)]
+        try:
+            await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if process.ready.is_set():
+            return
+        if process.ended.is_set():
+            reason = process.died() or "it was made to end"
+            raise NodeDied(f"node {name!r} ended before it was ready: {reason}{self._log_of(name)}")
+        raise NotLive(
+            f"node {name!r} is not ready after {within_s:g} s{self._log_of(name)}",
+            checker="wait_ready",
+        )
+
+    def _log_of(self, name: str) -> str:
+        lines = [
+            line for line in self._evidence.logs_of(name) if line.level in ("ERROR", "CRITICAL")
+        ]
+        last = f"; last error: {lines[-1].text}" if lines else ""
+        return f"{last} (log: {self._directory.of_node(name) / 'node.log'})"
+
+    async def stop(self, name: str, *, within_s: float) -> None:
+        """SIGTERM; ``NotLive`` if the node still runs after ``within_s``."""
+        process = self._live(name)
+        self._evidence.note(name, "process", state="stopping")
+        process.death_expected = True
+        process.signal(signal.SIGTERM)
+        try:
+            async with asyncio.timeout(within_s):
+                await process.ended.wait()
+        except TimeoutError:
+            raise NotLive(
+                f"node {name!r} still runs {within_s:g} s after SIGTERM{self._log_of(name)}",
+                checker="stop",
+            ) from None
+
+    async def kill(self, name: str, *, host: bool = False) -> None:
+        """SIGKILL; with ``host`` its connections fall silent first, so that no peer is told."""
+        process = self._live(name)
+        if host:
+            self._hub.ask("darken", host=name)
+            self._node(name).dark = True
+        process.kill()
+
+    async def pause(self, name: str) -> None:
+        """SIGSTOP."""
+        self._live(name).signal_tree(signal.SIGSTOP)
+        self._evidence.note(name, "process", state="paused")
+
+    async def resume(self, name: str) -> None:
+        """SIGCONT."""
+        self._live(name).signal_tree(signal.SIGCONT)
+        self._evidence.note(name, "process", state="resumed")
+
+    async def wipe(self, name: str) -> None:
+        """Erase the disk of a node that is not running; its log stays."""
+        if self.running(name):
+            raise HarnessError(f"node {name!r} is running; stop or kill it before wiping its disk")
+        shutil.rmtree(self._directory.of_node(name) / "disk", ignore_errors=True)
+
+    def running(self, name: str) -> bool:
+        """Whether an incarnation runs now (paused counts)."""
+        process = self._node(name).process
+        return process is not None and process.running
+
+    def died(self, name: str) -> str | None:
+        """Why the last incarnation ended by itself, or ``None``."""
+        process = self._node(name).process
+        return None if process is None else process.died()
+
+    def host_port(self, name: str, port: int) -> tuple[str, int]:
+        """A loopback address a stock client can dial, as host ``harness``."""
+        forwards = self._node(name).forwards
+        if port not in forwards:
+            actual = self._hub.ask("forward", source=HARNESS, target=name, port=port)
+            forwards[port] = ("127.0.0.1", int(actual))
+        return forwards[port]
+
+    def admin_objects(self) -> ObjectStore:
+        """This run's part of the bucket, past every fault."""
+        return self._services.admin_objects()
+
+    def admin_broker(self) -> Broker:
+        """This run's part of etcd, past every fault."""
+        return self._services.admin_broker()
+
+    def logs(self) -> Sequence[LogLine]:
+        """Every log record of every node, in order of time."""
+        return self._evidence.logs()
+
+    def events(self) -> Sequence[Event]:
+        """Events of the nodes (up to 0.2 s late), of the network and of this backend."""
+        return self._evidence.events(self._hub)
+
+    async def close(self) -> None:
+        """Stop what runs, kill what does not stop, remove what the run left; never raises."""
+        if self._closed:
+            return
+        self._closed = True
+        try:
+            await self._stop_all()
+            await self._services.close()
+            self._evidence.seal(self._hub)
+        except (SeawallError, OSError) as error:
+            logger.warning("closing the run went wrong, killing instead: %s", error)
+        finally:
+            self._abandon()
+
+    async def _stop_all(self) -> None:
+        processes = [node.process for node in self._nodes.values() if node.process is not None]
+        running = [process for process in processes if process.running]
+        for process in running:
+            process.death_expected = True
+            process.signal_tree(signal.SIGCONT)
+            process.signal(signal.SIGTERM)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STOP_AT_CLOSE_S):
+                for process in running:
+                    await process.ended.wait()
+        for process in running:
+            if process.running:
+                text = f"does not end within {STOP_AT_CLOSE_S} s of SIGTERM, killed"
+                self._evidence.complain(process.plan.name, text)
+                process.kill()
+
+    def _abandon(self) -> None:
+        """Leave nothing: processes killed, hub ended, directory gone."""
+        for node in self._nodes.values():
+            if node.process is not None:
+                node.process.kill()
+        if hasattr(self, "_hub"):
+            self._hub.close()
+        self._loop.leave()
+        self._directory.remove()

@@ -1,0 +1,72 @@
+"""What a run leaves for oracles and reports: logs, events and messages, merged by time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+
+from harness.backend import HARNESS, Event, LogLine
+from real import node_log
+from real.network import HubClient
+from real.run_directory import RunDirectory
+from storage.events import Field
+
+
+class Evidence:
+    """Reads the files of a run's nodes; keeps everything in memory once sealed."""
+
+    def __init__(self, directory: RunDirectory) -> None:
+        self.start_s = time.monotonic()
+        self._directory = directory
+        self._nodes: list[str] = []
+        self._noted_events: list[Event] = []
+        self._noted_lines: list[LogLine] = []
+        self._sealed: tuple[Sequence[LogLine], Sequence[Event]] | None = None
+
+    def now_s(self) -> float:
+        """Seconds since the run began."""
+        return time.monotonic() - self.start_s
+
+    def add_node(self, name: str) -> None:
+        """A node whose files are to be read."""
+        if name not in self._nodes:
+            self._nodes.append(name)
+
+    def note(self, node: str, kind: str, **fields: Field) -> None:
+        """An event that the backend itself saw."""
+        self._noted_events.append(Event(self.now_s(), node, kind, fields))
+
+    def note_fault(self, **fields: Field) -> None:
+        """A fault that the harness made."""
+        self.note(HARNESS, "fault", **fields)
+
+    def complain(self, node: str, text: str) -> None:
+        """A log line about a node that cannot say it itself any more."""
+        self._noted_lines.append(LogLine(self.now_s(), node, "ERROR", text))
+
+    def logs_of(self, name: str) -> Iterator[LogLine]:
+        """One node's log records so far."""
+        return node_log.read_log(self._directory.of_node(name) / "node.log", name, self.start_s)
+
+    def logs(self) -> Sequence[LogLine]:
+        """Every log record so far, in order of time."""
+        if self._sealed is not None:
+            return self._sealed[0]
+        lines = [line for name in self._nodes for line in self.logs_of(name)]
+        return sorted(lines + self._noted_lines, key=lambda line: line.at_s)
+
+    def events(self, hub: HubClient) -> Sequence[Event]:
+        """Every event so far, in order of time; those of nodes up to 0.2 s late."""
+        if self._sealed is not None:
+            return self._sealed[1]
+        hub.ask("flush")
+        found = list(self._noted_events)
+        for name in self._nodes:
+            path = self._directory.of_node(name) / "events.jsonl"
+            found += node_log.read_events(path, name, self.start_s)
+        found += node_log.read_messages(self._directory.path / "messages.jsonl", self.start_s)
+        return sorted(found, key=lambda event: event.at_s)
+
+    def seal(self, hub: HubClient) -> None:
+        """Read everything for the last time; the files may go."""
+        self._sealed = (self.logs(), self.events(hub))

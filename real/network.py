@@ -1,0 +1,113 @@
+"""The owner's side of the hub: its control socket, and the fault verbs of a cluster's network."""
+
+from __future__ import annotations
+
+import json
+import socket
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from harness.errors import HarnessError
+
+ANSWER_S_MAX = 10.0
+
+
+class HubClient:
+    """Asks the hub. A request blocks until it is carried out, so a fault holds when it returns.
+
+    The hub is a process of its own and never waits for this one.
+    """
+
+    def __init__(self, control: socket.socket) -> None:
+        control.settimeout(ANSWER_S_MAX)
+        self._control = control
+        self._lines = control.makefile("rb")
+        self.address = ("127.0.0.1", int(self._receive("start")["port"]))
+
+    def ask(self, verb: str, **arguments: Any) -> Any:
+        """Carry out one verb of :class:`real.proxy.Hub`; ``HarnessError`` when it fails."""
+        try:
+            self._control.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+        except OSError as error:
+            raise HarnessError(f"the hub is gone, cannot do {verb!r}: {error}") from error
+        answer = self._receive(verb)
+        if "error" in answer:
+            raise HarnessError(f"the hub refuses {answer['error']}")
+        return answer["ok"]
+
+    def _receive(self, verb: str) -> Any:
+        try:
+            line = self._lines.readline()
+        except OSError as error:
+            raise HarnessError(f"the hub does not answer {verb!r} in {ANSWER_S_MAX} s") from error
+        if not line:
+            raise HarnessError(f"the hub ended before it answered {verb!r}")
+        return json.loads(line)
+
+    def close(self) -> None:
+        """Hang up, which ends the hub."""
+        self._lines.close()
+        self._control.close()
+
+
+class HubNetwork:
+    """``harness.backend.Network`` over the hub; ``note`` is told of each fault as it is made."""
+
+    def __init__(self, hub: HubClient, note: Callable[..., None]) -> None:
+        self._hub = hub
+        self._note = note
+
+    def _fault(self, verb: str, source: str, target: str, both: bool, **faults: Any) -> None:
+        links = [[source, target]] + ([[target, source]] if both else [])
+        self._hub.ask("fault", links=links, **faults)
+        self._note(verb=verb, source=source, target=target, both=both)
+
+    def cut(self, source: str, target: str, *, both: bool = True) -> None:
+        """Black hole; connections established now stay silent for ever."""
+        self._fault("cut", source, target, both, cut=True)
+
+    def hold(self, source: str, target: str, *, both: bool = True) -> None:
+        """Keep what is sent, in order, until healed."""
+        self._fault("hold", source, target, both, held=True)
+
+    def delay(self, source: str, target: str, seconds: float, *, both: bool = True) -> None:
+        """Add ``seconds`` to everything sent from now on."""
+        if seconds < 0:
+            raise HarnessError(f"a delay of {seconds} s; give 0 or more")
+        self._fault("delay", source, target, both, delay_s=seconds)
+
+    def heal(self, source: str, target: str, *, both: bool = True) -> None:
+        """Undo every fault of the link."""
+        self._fault("heal", source, target, both, cut=False, held=False, delay_s=0.0)
+
+    def reset(self, source: str, target: str) -> None:
+        """Reset the established connections between two hosts."""
+        self._hub.ask("reset", source=source, target=target)
+        self._note(verb="reset", source=source, target=target)
+
+    def effects(self) -> Mapping[str, int]:
+        """What the faults did so far."""
+        return dict(self._hub.ask("effects"))
+
+
+class ServiceSwitch:
+    """``harness.backend.Switch`` of a shared service: faults on every link to its name."""
+
+    def __init__(self, hub: HubClient, target: str, note: Callable[..., None]) -> None:
+        self._hub = hub
+        self._target = target
+        self._note = note
+
+    def outage(self) -> None:
+        """Reset every connection to the service and refuse new ones."""
+        self._hub.ask("outage", target=self._target)
+        self._note(verb="outage", target=self._target)
+
+    def restore(self) -> None:
+        """End the outage."""
+        self._hub.ask("restore", target=self._target)
+        self._note(verb="restore", target=self._target)
+
+    def effects(self) -> Mapping[str, int]:
+        """What the outages did so far."""
+        return dict(self._hub.ask("effects", target=self._target))

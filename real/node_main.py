@@ -1,0 +1,148 @@
+"""One node process, from fork to exit: the only module of this world that loads a role.
+
+The *channel* (one end of a socket pair) carries one JSON line ``{"ready": true}`` and, when the
+node ends by itself, ``{"died": reason}``; its end tells the backend that the process is gone.
+Exit codes: 0 stopped as asked, 1 the main raised, 3 the main returned unasked.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import faulthandler
+import importlib
+import json
+import logging
+import os
+import random
+import signal
+import socket
+from collections.abc import Mapping
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from real import node_log, process
+from real.loop import NamedHostLoop
+from storage.events import current_sink
+from storage.node import NodeContext, NodeMain
+from storage.ports import Ports
+
+EVENTS_WRITE_S = 0.2
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class NodePlan:
+    """All a node process needs to know, as JSON data.
+
+    ``roles`` (``"module:NAME"``) is a mapping of role to main, ``ports`` a :class:`PortsFactory`
+    which gets ``settings``; ``directory`` holds ``disk/``, ``node.log``, ``events.jsonl``.
+    """
+
+    name: str
+    role: str
+    incarnation: int
+    options: Mapping[str, Any]
+    directory: str
+    hub: tuple[str, int]
+    roles: str
+    ports: str
+    settings: Mapping[str, Any]
+
+
+class PortsFactory(Protocol):
+    """Makes a node's ports and closes them again."""
+
+    def __call__(
+        self, plan: NodePlan, entropy: random.Random
+    ) -> AbstractAsyncContextManager[Ports]:
+        """Ports for one incarnation."""
+        ...
+
+
+def load(path: str) -> Any:
+    """The object ``"module:NAME"`` names."""
+    module, _, name = path.partition(":")
+    return getattr(importlib.import_module(module), name)
+
+
+def run(plan: NodePlan, channel: socket.socket) -> int:
+    """Be the node until it ends; returns the process's exit code."""
+    directory = Path(plan.directory)
+    _redirect(directory / "node.log")
+    process.name_thread(plan.name)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the harness, which then stops us.
+    events = node_log.EventFile(directory / "events.jsonl")
+    current_sink.set(events)
+    try:
+        with asyncio.Runner(loop_factory=NamedHostLoop) as runner:
+            reason = runner.run(_node(plan, channel, events))
+    except Exception as error:
+        logger.critical("node %s crashed", plan.name, exc_info=error)
+        _say(channel, died=f"{type(error).__name__}: {error}")
+        return 1
+    finally:
+        events.write()
+        logging.shutdown()
+    if reason:
+        _say(channel, died=reason)
+        return 3
+    return 0
+
+
+def _redirect(log_path: Path) -> None:
+    log = os.open(log_path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o644)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.close(log)
+    os.close(null)
+    faulthandler.enable()
+    node_log.start_logging()
+
+
+def _say(channel: socket.socket, **message: Any) -> None:
+    try:
+        channel.sendall(json.dumps(message).encode() + b"\n")
+    except OSError as error:
+        logger.info("the backend does not listen any more: %s", error)
+
+
+async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFile) -> str:
+    """Run the role; returns why it ended unasked, or nothing."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, NamedHostLoop)
+    loop.join((plan.hub[0], plan.hub[1]), plan.name, plan.incarnation)
+    main: NodeMain = load(plan.roles)[plan.role]
+    factory: PortsFactory = load(plan.ports)
+    entropy = random.Random(f"{plan.settings.get('seed', 0)}/{plan.name}/{plan.incarnation}")
+
+    def write_events() -> None:
+        events.write()
+        loop.call_later(EVENTS_WRITE_S, write_events)
+
+    write_events()
+    async with factory(plan, entropy) as ports:
+        context = NodeContext(plan.name, ports, plan.options)
+        loop.add_signal_handler(signal.SIGTERM, context.stopping.set)
+        announcer = loop.create_task(_announce(context, channel), name="announce readiness")
+        try:
+            await main(context)
+        finally:
+            announcer.cancel()
+        _report_leftovers(announcer)
+    return "" if context.stopping.is_set() else f"main of role {plan.role!r} returned unasked"
+
+
+async def _announce(context: NodeContext, channel: socket.socket) -> None:
+    await context.ready.wait()
+    _say(channel, ready=True)
+
+
+def _report_leftovers(announcer: asyncio.Task[None]) -> None:
+    """A main that returns must have ended its tasks: one that still runs is a leak."""
+    expected = (announcer, asyncio.current_task())
+    for name in sorted(task.get_name() for task in asyncio.all_tasks() if task not in expected):
+        logger.warning("task %s still runs after its main returned", name)

@@ -1,0 +1,102 @@
+"""The backend's view of one incarnation of a node: its channel, its state, how it ended."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import signal
+import socket
+from collections.abc import Callable
+
+from real.forkclient import ForkClient
+from real.node_main import NodePlan
+
+
+class NodeProcess:
+    """A node process from fork to exit; ``on_state`` hears ``ready`` and ``ended`` once each."""
+
+    def __init__(
+        self, forks: ForkClient, plan: NodePlan, on_state: Callable[[NodeProcess, str], None]
+    ) -> None:
+        self.plan = plan
+        self.ready = asyncio.Event()
+        self.ended = asyncio.Event()
+        self.death_expected = False
+        self.exit_code: int | None = None
+        self.reason = ""
+        self._forks = forks
+        self._on_state = on_state
+        self._loop = asyncio.get_running_loop()
+        self._buffer = b""
+        self._channel, remote = socket.socketpair()
+        with remote:
+            self.pid = forks.node(plan, remote)
+        self._channel.setblocking(False)
+        self._loop.add_reader(self._channel, self.poll)
+
+    @property
+    def running(self) -> bool:
+        """Whether the process still exists (paused counts)."""
+        self.poll()
+        return not self.ended.is_set()
+
+    def poll(self) -> None:
+        """Take in what the process said, and its death."""
+        while not self.ended.is_set():
+            try:
+                data = self._channel.recv(65536)
+            except BlockingIOError:
+                return
+            except OSError:
+                data = b""
+            if not data:
+                self._mark_ended(self._forks.status(self.pid))
+                return
+            self._buffer += data
+            *lines, self._buffer = self._buffer.split(b"\n")
+            for line in lines:
+                self._take(json.loads(line))
+
+    def _take(self, message: dict[str, object]) -> None:
+        if "died" in message:
+            self.reason = str(message["died"])
+        elif message.get("ready"):
+            self.ready.set()
+            self._on_state(self, "ready")
+
+    def _mark_ended(self, exit_code: int | None) -> None:
+        if self.ended.is_set():
+            return
+        self._loop.remove_reader(self._channel)
+        self._channel.close()
+        self.exit_code = exit_code
+        self.ended.set()
+        self._on_state(self, "ended")
+
+    def kill(self) -> None:
+        """Crash the process and all below it, now."""
+        if self.running:
+            self.death_expected = True
+            self._mark_ended(self._forks.kill(self.pid))
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the process alone."""
+        if self.running:
+            self._forks.signal(self.pid, number)
+
+    def signal_tree(self, number: signal.Signals) -> None:
+        """Send a signal to the process and all below it."""
+        if self.running:
+            self._forks.signal_tree(self.pid, number)
+
+    def died(self) -> str | None:
+        """Why the process ended by itself; ``None`` while it runs or when it was made to end."""
+        if self.running or (self.death_expected and not self.reason):
+            return None
+        if self.reason:
+            return self.reason
+        if self.exit_code is not None and self.exit_code < 0:
+            with contextlib.suppress(ValueError):
+                return f"killed by {signal.Signals(-self.exit_code).name}"
+        return f"ended with exit code {self.exit_code}"
