@@ -1,0 +1,107 @@
+"""The copies that both peers hold: one way out, and both ways at once."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from storage.errors import ProtocolError
+from storage.wire import messages as m
+from storage.wire.channel import Channel
+from storage.wire.errors import CopyFailed, ServerError
+from storage.wire.states import Copy, Sender
+
+_PEER_DONE = {
+    Sender.SERVER: frozenset((Copy.NONE, Copy.BOTH_CLIENT_DONE)),
+    Sender.CLIENT: frozenset((Copy.NONE, Copy.BOTH_SERVER_DONE)),
+}
+_OWN_DONE = {
+    Sender.SERVER: frozenset((Copy.NONE, Copy.BOTH_SERVER_DONE)),
+    Sender.CLIENT: frozenset((Copy.NONE, Copy.BOTH_CLIENT_DONE)),
+}
+
+
+class CopyStream:
+    """A copy in both directions, each message one piece (START_REPLICATION and its like)."""
+
+    __slots__ = ("_channel", "_connection", "_finish")
+
+    def __init__(
+        self, channel: Channel, finish: Callable[[], Awaitable[object]] | None = None
+    ) -> None:
+        self._channel = channel
+        self._connection = channel.connection
+        self._finish = finish
+
+    async def send(self, *parts: bytes) -> None:
+        """Send one message made of ``parts``; waits while the peer does not keep up.
+
+        Raises ``ConnectionError``, or ``ShutdownRequested`` when it would have to wait.
+        """
+        self._channel.send_copy_data(parts, sum(map(len, parts)))
+        if self._channel.write_paused:
+            await self._channel.drain()
+
+    async def receive(self) -> bytes | None:
+        """The peer's next message; ``None`` once it has ended its half.
+
+        Raises ``ConnectionError`` when the peer is gone, ``CopyFailed`` when it gave up,
+        ``ServerError`` for a server's error, ``ShutdownRequested`` when it would have to wait.
+        """
+        data = self._connection.take_copy_data()
+        if data is not None:
+            return data
+        return await self._receive_slowly()
+
+    async def _receive_slowly(self) -> bytes | None:
+        while self._connection.progress.copy not in _PEER_DONE[self._connection.role]:
+            data = await self._channel.receive_copy_data()
+            if data is not None:
+                return data
+            take_aside(await self._channel.receive())
+        return None
+
+    async def done(self) -> None:
+        """End our half, take what the peer still sends, and return when it has ended its half."""
+        if self._connection.progress.copy not in _OWN_DONE[self._connection.role]:
+            self._channel.send(m.CopyDone())
+            self._channel.flush()
+        while await self.receive() is not None:
+            pass
+        if self._finish is not None:
+            await self._finish()
+
+
+def take_aside(message: m.Message) -> None:
+    """Handle a message that interrupts copy data; raises for those that end or break the copy."""
+    match message:
+        case m.CopyFail(reason):
+            raise CopyFailed(f"copy from the client failed: {reason}")
+        case m.ErrorResponse():
+            raise ServerError(message)
+        case m.Terminate():
+            raise ConnectionResetError("the client ended the session in the middle of a copy")
+        case m.CopyDone() | m.Flush() | m.Sync() | m.NoticeResponse() | m.ParameterStatus():
+            return
+        case _:
+            raise ProtocolError(f"{type(message).__name__} in the middle of a copy")
+
+
+class CopyOut:
+    """A copy from the server to the client; for handlers."""
+
+    __slots__ = ("_channel", "_complete")
+
+    def __init__(self, channel: Channel, complete: Callable[[str], Awaitable[None]]) -> None:
+        self._channel = channel
+        self._complete = complete
+
+    async def send(self, *parts: bytes) -> None:
+        """Send one piece of data made of ``parts``; waits while the client does not keep up."""
+        self._channel.send_copy_data(parts, sum(map(len, parts)))
+        if self._channel.write_paused:
+            await self._channel.drain()
+
+    async def done(self, tag: str) -> None:
+        """End the copy and complete the command."""
+        self._channel.send(m.CopyDone())
+        await self._complete(tag)
