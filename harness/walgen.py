@@ -98,13 +98,18 @@ class WalgenNode:
             "timeline_id": launch.timeline.timeline_id,
             "pageserver": launch.pageserver.address,
             "safekeepers": self._cluster.safekeeper_addresses(),
-            "proposer_id": self._starts,
+            "proposer_id": self._proposer_id(launch),
             "system_id": system_id_of(launch.timeline),
             "pg_version": topology.pg_version,
             "wal_segment_size": topology.wal_segment_size,
             "callmemaybe": callmemaybe,
             **topology.compute_options,
         }
+
+    def _proposer_id(self, launch: Launch) -> int:
+        """Every start of every endpoint campaigns under an id of its own."""
+        name = f"proposer {launch.name} {self._starts}"
+        return self._cluster.world.generator(name).getrandbits(63)
 
     async def stop(self) -> None:
         """Stop the node gracefully."""

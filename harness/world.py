@@ -14,11 +14,13 @@ from typing import TypeVar
 from harness.backend import Ability, Backend
 from harness.cluster import Cluster
 from harness.compute import Compute
+from harness.endpoint_handle import EndpointHandle
 from harness.errors import HarnessError, NotLive, NotYet, UnsupportedFault
 from harness.faults import Faults
 from harness.history import History
 from harness.topology import Topology
 from harness.verdict import RunSettings
+from harness.workload import Load, LoadOptions
 
 T = TypeVar("T")
 POLL_S = 0.05
@@ -41,6 +43,7 @@ class World:
         self.faults = Faults(backend)
         self.history = History()
         self.clusters: list[Cluster] = []
+        self._loads = 0
 
     @property
     def name(self) -> str:
@@ -66,6 +69,12 @@ class World:
         self.clusters.append(cluster)
         await cluster.start()
         return cluster
+
+    def load(self, endpoint: EndpointHandle, options: LoadOptions | None = None) -> Load:
+        """A background load on an endpoint; ``async with`` starts and stops it."""
+        self._loads += 1
+        entropy = self.generator(f"load {self._loads}")
+        return Load(endpoint, options or LoadOptions(), entropy)
 
     async def eventually(
         self, check: Callable[[], Awaitable[T] | T], *, within_s: float = 30.0, what: str = ""
