@@ -199,8 +199,11 @@ def test_an_uncommitted_page_is_never_evicted() -> None:
         await asyncio.gather(*writes)
         await compute.value(0)
         assert compute.cache.choose_victim() == 1
-        await compute.engine.write({1000: b"y"})
+        late = asyncio.create_task(compute.engine.write({1000: b"y"}))
+        await turns()
         assert len(compute.cache) == 1
+        compute.quorum.commit()
+        await late
         assert await compute.value(32) == b"x"
 
     run(test)
