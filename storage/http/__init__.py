@@ -1,0 +1,1 @@
+"""JSON over HTTP: typed routes, typed errors, an OpenAPI document, and a client."""

@@ -1,0 +1,233 @@
+"""Serves an :class:`Api` over HTTP/1.1 with aiohttp's protocol, and turns errors into JSON.
+
+Every failure, from a malformed request line to a bug in a handler, is answered as
+``{"msg", "kind", "trace_id"}``; the trace id is in the log with the whole cause chain. Nothing of
+an answer depends on the wall clock, so two runs of one seed send the same bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+from dataclasses import asdict
+from typing import Any
+from urllib.parse import unquote
+
+from aiohttp import web
+
+from storage.errors import BadRequest, PortError, ProtocolError, RequestError, SeawallError
+from storage.http.api import (
+    PREFIX,
+    Api,
+    Handler,
+    MethodNotAllowed,
+    Reply,
+    Request,
+    RouteMissing,
+    Text,
+)
+from storage.http.openapi import openapi_document
+from storage.log import log_failure, one_line
+from storage.tasks import TaskKind, TaskRegistry
+
+__all__ = ["Api", "Handler", "HttpServer", "Reply", "Request", "Text", "serve"]
+
+logger = logging.getLogger(__name__)
+
+BODY_BYTES_MAX = 16 << 20
+"""Largest request body accepted."""
+
+# aiohttp would otherwise print the wall clock and its own version.
+_FIXED_HEADERS = {"Date": "Thu, 01 Jan 1970 00:00:00 GMT", "Server": "seawall"}
+
+
+class BodyTooLarge(RequestError):
+    """The request's body is larger than this server takes."""
+
+    kind = "body_too_large"
+    http_status = 413
+
+
+def _json_response(status: int, data: Any) -> web.Response:
+    body = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
+    return web.Response(
+        status=status, body=body, content_type="application/json", headers=_FIXED_HEADERS
+    )
+
+
+def status_and_kind(error: BaseException) -> tuple[int, str]:
+    """HTTP status and ``kind`` of an error: whose fault it was, for programs."""
+    match error:
+        case RequestError():
+            return error.http_status, error.kind
+        case PortError() | OSError() | TimeoutError() | EOFError():
+            return 503, "unavailable"
+        case ProtocolError():
+            return 502, "peer_protocol"
+        case _:
+            return 500, "internal"
+
+
+class HttpServer:
+    """A running server; made by :func:`serve`."""
+
+    def __init__(self, api: Api, registry: TaskRegistry) -> None:
+        self._api = api
+        self._registry = registry
+        self._listener: asyncio.Server | None = None
+        self._protocols = _ProtocolFactory(self)
+        self._closed = asyncio.Event()
+
+    async def listen(self, host: str, port: int) -> None:
+        """Start accepting connections."""
+        assert self._listener is None, "a server listens once"
+        loop = asyncio.get_running_loop()
+        self._listener = await loop.create_server(self._protocols, host, port)
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on; tells which one port 0 became."""
+        assert self._listener is not None
+        port: int = self._listener.sockets[0].getsockname()[1]
+        return port
+
+    async def close(self, *, within_s: float = 5.0) -> None:
+        """Stop listening at once; requests under way get ``within_s`` seconds to end."""
+        if self._listener is not None:
+            self._listener.close()
+            self._listener = None
+            self._protocols.pre_shutdown()
+            await self._protocols.shutdown(within_s)
+
+    # ---- one request
+
+    async def answer(self, raw: web.BaseRequest) -> web.StreamResponse:
+        """Answer one request, whatever happens; for the protocol."""
+        try:
+            path = raw.rel_url.raw_path
+            with self._registry.adopt(TaskKind.HTTP_REQUEST, f"{raw.method} {path}"):
+                answer = await self._handle(raw, path)
+        except Exception as error:
+            return self.failure(f"{raw.method} {raw.rel_url.raw_path}", error)
+        if isinstance(answer, Text):
+            return web.Response(
+                text=answer.text, content_type=answer.content_type, headers=_FIXED_HEADERS
+            )
+        if isinstance(answer, Reply):
+            return _json_response(answer.status, answer.data)
+        return _json_response(200, answer)
+
+    async def _handle(self, raw: web.BaseRequest, path: str) -> Any:
+        if not path.startswith(PREFIX + "/"):
+            raise RouteMissing(f"no such path: {path}; all paths begin with {PREFIX}/")
+        segments = tuple(unquote(part) for part in path[len(PREFIX) + 1 :].split("/"))
+        route, parameters = self._api.find(raw.method, path, segments)
+        body = await _read_json(raw)
+        return await route.handler(route.request(parameters, _read_query(raw), body))
+
+    def failure(self, doing: str, error: BaseException) -> web.Response:
+        """The answer for an error, which is logged under the same trace id."""
+        trace_id = self._registry.trace_ids.next()
+        log_failure(logger, doing, error, trace_id=trace_id)
+        status, kind = status_and_kind(error)
+        expected = isinstance(error, SeawallError)
+        msg = str(error) if expected else f"internal error: {one_line(error)}"
+        response = _json_response(status, {"msg": msg, "kind": kind, "trace_id": trace_id})
+        if isinstance(error, MethodNotAllowed):
+            response.headers["Allow"] = ", ".join(error.allowed)
+        return response
+
+
+def _read_query(raw: web.BaseRequest) -> dict[str, str]:
+    query: dict[str, str] = {}
+    for name, value in raw.rel_url.query.items():
+        if name in query:
+            raise BadRequest(f"query: {name!r} is given twice")
+        query[name] = value
+    return query
+
+
+async def _read_json(raw: web.BaseRequest) -> Any:
+    data = await _read_body(raw)
+    if not data:
+        return None
+    try:
+        return json.loads(data)
+    except ValueError as error:
+        raise BadRequest(f"the body is not JSON: {error}") from error
+
+
+async def _read_body(raw: web.BaseRequest) -> bytes:
+    declared = raw.content_length or 0
+    chunks: list[bytes] = []
+    size = 0
+    while declared <= BODY_BYTES_MAX and (chunk := await raw.content.readany()):
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > BODY_BYTES_MAX:
+            break
+    if max(size, declared) > BODY_BYTES_MAX:
+        raise BodyTooLarge(f"a body of more than {BODY_BYTES_MAX} bytes is not taken")
+    return b"".join(chunks)
+
+
+class _ProtocolFactory(web.Server):
+    """Makes one protocol object per connection."""
+
+    def __init__(self, server: HttpServer) -> None:
+        super().__init__(server.answer, access_log=None, lingering_time=0)
+        self.server = server
+
+    def __call__(self) -> web.RequestHandler:
+        return _Protocol(self, loop=self._loop, **self._kwargs)
+
+
+class _Protocol(web.RequestHandler):
+    """aiohttp's protocol, except that malformed requests get our typed error too."""
+
+    __slots__ = ("_factory",)
+
+    def __init__(self, factory: _ProtocolFactory, **options: Any) -> None:
+        super().__init__(factory, **options)
+        self._factory = factory
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what never reached a handler."""
+        error: BaseException = exc or RuntimeError(message or "unknown failure")
+        if 400 <= status < 500:
+            error = BadRequest(f"malformed HTTP request: {message or error}")
+        response = self._factory.server.failure("HTTP request", error)
+        response.force_close()
+        return response
+
+
+async def serve(api: Api, host: str, port: int, registry: TaskRegistry) -> HttpServer:
+    """Listen on ``(host, port)``; adds ``openapi.json``, ``status`` and ``tasks`` to the routes."""
+
+    async def document(_request: Request) -> dict[str, Any]:
+        return openapi_document(api)
+
+    async def status(_request: Request) -> dict[str, Any]:
+        return {"title": api.title, "node": registry.node, "tasks": len(registry.snapshot())}
+
+    async def tasks(_request: Request) -> list[dict[str, Any]]:
+        return [asdict(info) for info in registry.snapshot()]
+
+    for path, handler, summary in (
+        ("/openapi.json", document, "This document"),
+        ("/status", status, "Whether the node serves"),
+        ("/tasks", tasks, "Every task that runs, with its kind, tenant and timeline"),
+    ):
+        if not api.has("GET", path):
+            api.add("GET", path, handler, summary=summary)
+    server = HttpServer(api, registry)
+    await server.listen(host, port)
+    return server
