@@ -1,0 +1,469 @@
+"""A world for the two pure cores: random schedules, crashes, lost sync, late messages, and laws.
+
+Records are 8 bytes (term, number, author). A disk keeps slots; slots written since the last
+flush survive a crash one by one, by chance. Connections lose nothing but may break at any time,
+and what an acceptor has already received on a broken one may still be handled later.
+"""
+
+from __future__ import annotations
+
+import random
+import struct
+from collections import Counter, deque
+from dataclasses import dataclass, field
+
+from storage.consensus import messages
+from storage.errors import ProtocolError
+from storage.ids import TenantId, TimelineId
+from storage.lsn import Lsn
+from storage.safekeeper import state as sk
+from storage.walproposer import campaign as effects
+from storage.walproposer.campaign import CampaignOptions, PeerPhase, Phase
+from storage.walproposer.state import Campaign
+
+START = Lsn(0x1000)
+RECORD = struct.Struct(">HIH")
+TENANT, TIMELINE = TenantId("a" * 32), TimelineId("b" * 32)
+
+
+class LawBroken(AssertionError):
+    """An invariant of the protocol does not hold."""
+
+
+def require(condition: bool, law: str) -> None:
+    if not condition:
+        raise LawBroken(law)
+
+
+class Crash(Exception):
+    """The node dies between two effects."""
+
+
+@dataclass
+class Wire:
+    """One connection: a queue each way; ``broken`` means that the proposer has given it up."""
+
+    author: int
+    campaign: Campaign
+    name: str
+    to_acceptor: deque[bytes] = field(default_factory=deque)
+    to_proposer: deque[bytes] = field(default_factory=deque)
+    broken: bool = False
+
+
+class Node:
+    """One acceptor with its disk."""
+
+    def __init__(self, number: int, members: tuple[str, ...]) -> None:
+        identity = sk.TimelineIdentity(TENANT, TIMELINE, START, 7, 16, 1 << 20, members)
+        self.number = number
+        self.control = sk.ControlState.created(identity)
+        self.platter: dict[int, bytes] = {}
+        self.cache: dict[int, bytes] = {}
+        self.boot()
+
+    def boot(self) -> None:
+        end = int(self.control.commit_lsn)
+        while end in self.platter:
+            end += RECORD.size
+        self.core = sk.Acceptor(self.number, self.control, Lsn(end))
+        self.commit_seen = self.core.commit_lsn
+
+    def crash(self, chance: random.Random) -> None:
+        for lsn, record in self.cache.items():
+            if chance.random() < 0.5:
+                self.platter[lsn] = record
+        self.cache.clear()
+        self.boot()
+
+    def write(self, batch: sk.WriteBatch) -> None:
+        lsn = int(batch.begin_lsn)
+        data = b"".join(batch.pieces)
+        for offset in range(0, len(data), RECORD.size):
+            self.cache[lsn + offset] = data[offset : offset + RECORD.size]
+
+    def sync(self) -> None:
+        self.platter.update(self.cache)
+        self.cache.clear()
+
+    def truncate(self, end: int) -> None:
+        for slots in (self.platter, self.cache):
+            for lsn in [lsn for lsn in slots if lsn >= end]:
+                del slots[lsn]
+
+    def flush(self) -> None:
+        batch = self.core.take_batch()
+        if batch is not None:
+            self.write(batch)
+            self.sync()
+            self.core.flushed(batch)
+
+    def read(self, begin: int, end: int) -> bytes:
+        return b"".join(self.platter[lsn] for lsn in range(begin, end, RECORD.size))
+
+
+@dataclass
+class Author:
+    """One incarnation of a proposer."""
+
+    number: int
+    campaign: Campaign
+    recovery: effects.Recover | None = None
+    wires: dict[str, Wire] = field(default_factory=dict)
+    won: bool = False
+
+
+class World:
+    """Acceptors, proposers and wires; every action checks every law."""
+
+    def __init__(self, seed: int, members: int, authors: int = 2) -> None:
+        self.chance = random.Random(seed)
+        self.names = tuple(f"sk{i}:5454" for i in range(members))
+        self.nodes = {name: Node(i, self.names) for i, name in enumerate(self.names)}
+        self.authors: list[Author] = []
+        self.wires: list[Wire] = []
+        self.leaders: dict[int, int] = {}
+        self.votes: set[tuple[str, int]] = set()
+        self.committed = b""
+        self.number = 0
+        self.records = 0
+        self.seen: Counter[str] = Counter()
+        for _ in range(authors):
+            self.new_author()
+
+    # ---- proposers
+
+    def new_author(self, floor: int = 0) -> Author:
+        self.number += 1
+        options = CampaignOptions(
+            self.names, TENANT, TIMELINE, self.number, 7, 16, 1 << 20, floor,
+            append_bytes_max=24, appends_in_flight_max=2, wal_retained_bytes_max=64,
+        )  # fmt: skip
+        author = Author(self.number, Campaign(options))
+        self.authors.append(author)
+        return author
+
+    def replace(self, author: Author, floor: int = 0) -> None:
+        for wire in author.wires.values():
+            wire.broken = True
+        self.authors.remove(author)
+        self.new_author(floor)
+
+    def connect(self, author: Author, name: str) -> None:
+        wire = Wire(author.number, author.campaign, name)
+        author.wires[name] = wire
+        self.wires.append(wire)
+        self.carry_out(author, author.campaign.connected(name))
+
+    def hang_up(self, author: Author, name: str) -> None:
+        author.wires.pop(name).broken = True
+        author.campaign.disconnected(name)
+        self.seen["hang_up"] += 1
+
+    def carry_out(self, author: Author, todo: list[effects.Effect]) -> None:
+        for effect in todo:
+            match effect:
+                case effects.Send(name, message):
+                    if name in author.wires:
+                        author.wires[name].to_acceptor.append(messages.encode(message))
+                case effects.Recover():
+                    author.recovery = effect
+                case effects.Won(term, start):
+                    self.check_won(author, term, start)
+                case effects.Committed(lsn):
+                    self.check_committed(author.campaign, lsn)
+                case effects.Lost(term):
+                    self.seen["lost"] += 1
+                    self.replace(author, term)
+                    return
+                case effects.Superseded():
+                    self.seen["superseded"] += 1
+                    self.replace(author)
+                    return
+
+    def recover(self, author: Author) -> None:
+        """Read the donor's tail, or a part of it: then the campaign must refuse to go on."""
+        wanted = author.recovery
+        assert wanted is not None
+        author.recovery = None
+        donor = self.nodes[wanted.donor]
+        end = min(wanted.end_lsn, donor.core.flush_lsn)
+        if not donor.core.is_term(author.campaign.term) or self.chance.random() < 0.1:
+            end = Lsn(wanted.begin_lsn)
+        data = donor.read(wanted.begin_lsn, end)
+        try:
+            self.carry_out(author, author.campaign.recovered([data] if data else []))
+        except ProtocolError:
+            require(end != wanted.end_lsn, "a whole recovery is accepted")
+            self.seen["short_recovery"] += 1
+            self.replace(author, author.campaign.term)
+
+    def write_records(self, author: Author) -> None:
+        data = b""
+        for _ in range(self.chance.randint(1, 3)):
+            self.records += 1
+            data += RECORD.pack(author.campaign.term, self.records, author.number)
+        author.campaign.append(author.campaign.log.end_lsn, data)
+
+    def pump(self, author: Author, name: str) -> None:
+        """Send one request to an acceptor that streams: WAL, WAL read back, or an announcement."""
+        core = author.campaign
+        request = None
+        if core.is_behind(name):
+            request = self.read_back(core, name)
+        if request is None and not core.is_behind(name):
+            request = core.next_append(name)
+        if request is None:
+            request = core.announcement(name, reply_requested=self.chance.random() < 0.5)
+        if request is not None:
+            author.wires[name].to_acceptor.append(messages.encode(request))
+
+    def read_back(self, core: Campaign, name: str) -> messages.AppendRequest | None:
+        donor = core.donor_for(name)
+        if donor is None:
+            return None
+        node = self.nodes[donor[0]]
+        if not node.core.is_term(core.term):
+            return None
+        begin = core.peers[name].next_lsn
+        self.seen["read_back"] += 1
+        end = min(begin + 3 * RECORD.size, donor[1])
+        return core.forward(name, node.read(begin, end))
+
+    # ---- acceptors
+
+    def deliver_to_acceptor(self, wire: Wire) -> None:
+        node = self.nodes[wire.name]
+        message = messages.decode_proposer(wire.to_acceptor.popleft())
+        try:
+            if node.core.must_flush_before(message):
+                node.flush()
+            todo = node.core.step(message)
+        except ProtocolError:
+            self.seen["refused"] += 1
+            self.drop(wire)
+            return
+        self.perform(node, wire, todo)
+
+    def perform(self, node: Node, wire: Wire, todo: list[sk.Effect]) -> None:
+        crash_at = self.chance.randint(0, len(todo)) if self.chance.random() < 0.03 else None
+        for index, effect in enumerate(todo):
+            if index == crash_at:
+                self.crash(wire.name)
+                return
+            match effect:
+                case sk.PersistControl(control):
+                    node.control = control
+                case sk.TruncateWal(end):
+                    node.truncate(end)
+                case sk.Reply(message):
+                    self.reply(node, wire, message)
+
+    def reply(self, node: Node, wire: Wire, message: messages.AcceptorMessage) -> None:
+        if isinstance(message, messages.VoteResponse) and message.given:
+            key = (wire.name, message.term)
+            require(key not in self.votes, f"{key} votes once")
+            self.votes.add(key)
+            require(node.control.term >= message.term, "a vote is durable before it is told")
+        if not wire.broken:
+            wire.to_proposer.append(messages.encode(message))
+
+    def write_and_flush(self, name: str) -> None:
+        """One group flush; the node may die between the write and the sync."""
+        node = self.nodes[name]
+        batch = node.core.take_batch()
+        if batch is None:
+            return
+        node.write(batch)
+        if self.chance.random() < 0.03:
+            self.crash(name)
+            return
+        if self.chance.random() < 0.02:
+            node.core.write_failed()
+            for wire in self.wires:
+                if wire.name == name:
+                    self.drop(wire)
+            return
+        node.sync()
+        node.core.flushed(batch)
+        for wire in self.wires:
+            if wire.name == name and not wire.broken and wire.campaign.term == node.core.term:
+                self.reply(node, wire, node.core.append_response())
+
+    def save_control(self, name: str) -> None:
+        self.nodes[name].control = self.nodes[name].core.control()
+
+    def crash(self, name: str) -> None:
+        self.seen["crash"] += 1
+        for wire in self.wires:
+            if wire.name == name:
+                self.drop(wire)
+        self.nodes[name].crash(self.chance)
+
+    def gossip(self, source: str, target: str) -> None:
+        core = self.nodes[source].core
+        self.nodes[target].core.hear_peer(core.last_log_term, core.commit_lsn)
+
+    def drop(self, wire: Wire) -> None:
+        """The acceptor's end goes away; the proposer notices."""
+        wire.to_acceptor.clear()
+        if not wire.broken:
+            for author in self.authors:
+                if author.wires.get(wire.name) is wire:
+                    self.hang_up(author, wire.name)
+            wire.broken = True
+
+    def deliver_to_proposer(self, author: Author, wire: Wire) -> None:
+        message = messages.decode_acceptor(wire.to_proposer.popleft())
+        try:
+            self.carry_out(author, author.campaign.step(wire.name, message))
+        except ProtocolError:
+            self.seen["proposer_refused"] += 1
+            self.hang_up(author, wire.name)
+
+    # ---- the schedule
+
+    def actions(self, *, chaos: bool) -> list[tuple[float, object, tuple[object, ...]]]:
+        found: list[tuple[float, object, tuple[object, ...]]] = []
+        for wire in self.wires:
+            if wire.to_acceptor:
+                found.append((0.3 if wire.broken else 4.0, self.deliver_to_acceptor, (wire,)))
+        for author in self.authors:
+            found.extend(self.author_actions(author, chaos=chaos))
+        for name, node in self.nodes.items():
+            if node.core.write_lsn > node.core.flush_lsn:
+                found.append((3.0, self.write_and_flush, (name,)))
+            if chaos:
+                found.append((0.1, self.save_control, (name,)))
+                found.append((0.05, self.crash, (name,)))
+                found.append((0.1, self.gossip, (name, self.chance.choice(self.names))))
+        return found
+
+    def author_actions(
+        self, author: Author, *, chaos: bool
+    ) -> list[tuple[float, object, tuple[object, ...]]]:
+        found: list[tuple[float, object, tuple[object, ...]]] = []
+        core = author.campaign
+        for name in self.names:
+            wire = author.wires.get(name)
+            if wire is None:
+                found.append((0.7, self.connect, (author, name)))
+                continue
+            if wire.to_proposer:
+                found.append((4.0, self.deliver_to_proposer, (author, wire)))
+            if core.peers[name].phase is PeerPhase.STREAMING and not core.ended:
+                found.append((2.0, self.pump, (author, name)))
+            if chaos:
+                found.append((0.15, self.hang_up, (author, name)))
+        if author.recovery is not None:
+            found.append((2.0, self.recover, (author,)))
+        if core.phase is Phase.LEADING and core.log.end_lsn - core.commit_lsn < 200:
+            found.append((1.5 if chaos else 0.2, self.write_records, (author,)))
+        if chaos:
+            found.append((0.03, self.replace, (author,)))
+        return found
+
+    def step(self, *, chaos: bool = True) -> None:
+        found = self.actions(chaos=chaos)
+        weights = [weight for weight, _, _ in found]
+        ((_, action, arguments),) = self.chance.choices(found, weights)
+        action(*arguments)  # type: ignore[operator]
+        self.wires = [w for w in self.wires if not w.broken or w.to_acceptor]
+        self.check_nodes()
+
+    # ---- the laws
+
+    def check_won(self, author: Author, term: int, start: Lsn) -> None:
+        author.won = True
+        self.seen["won"] += 1
+        require(self.leaders.setdefault(term, author.number) == author.number, "one leader a term")
+        committed_end = START + len(self.committed)
+        require(start >= committed_end, f"the epoch at {start} loses commits to {committed_end:#x}")
+
+    def check_committed(self, core: Campaign, lsn: Lsn) -> None:
+        self.seen["committed"] += 1
+        begin = core.log.begin_lsn
+        known_end = START + len(self.committed)
+        overlap_end = min(int(lsn), known_end)
+        if overlap_end > begin:
+            ours = core.log.read(begin, Lsn(overlap_end))
+            theirs = self.committed[begin - START : overlap_end - START]
+            require(ours == theirs, f"committed bytes differ before {overlap_end:#x}")
+        if lsn > known_end:
+            (data, copies), *_ = self.copies(known_end, int(lsn)).most_common(1) or [(b"", 0)]
+            require(copies > len(self.nodes) // 2, f"{lsn} is on no quorum's platters")
+            self.committed += data
+            held_from = max(int(begin), known_end)
+            ours = core.log.read(Lsn(held_from), lsn)
+            require(ours == self.committed[held_from - START :], "the log is what was committed")
+
+    def copies(self, begin: int, end: int) -> Counter[bytes]:
+        """How many platters hold which bytes in a range; those with a hole do not count."""
+        wanted = range(begin, end, RECORD.size)
+        return Counter(
+            node.read(begin, end)
+            for node in self.nodes.values()
+            if all(lsn in node.platter for lsn in wanted)
+        )
+
+    def check_nodes(self) -> None:
+        end = START + len(self.committed)
+        whole = 0
+        for name, node in self.nodes.items():
+            core = node.core
+            require(core.commit_lsn >= node.commit_seen, f"commit of {name} is monotone")
+            node.commit_seen = core.commit_lsn
+            require(core.commit_lsn <= core.flush_lsn, f"{name}: commit <= flush")
+            require(core.commit_lsn <= end, f"{name} knows a commit that nobody made")
+            ours = node.read(START, core.commit_lsn)
+            require(self.committed.startswith(ours), f"{name} has other bytes below its commit")
+            whole += self.has_committed(node)
+            self.check_history(name, node)
+        require(whole > len(self.nodes) // 2, "committed WAL is on a quorum's platters")
+
+    def has_committed(self, node: Node) -> bool:
+        if START + len(self.committed) > node.core.flush_lsn:
+            return False
+        return node.read(START, node.core.flush_lsn).startswith(self.committed)
+
+    def check_history(self, name: str, node: Node) -> None:
+        """Every record was written in the term that the history says."""
+        switches = node.core.durable_history().switches
+        for index, switch in enumerate(switches):
+            last = index + 1 == len(switches)
+            until = node.core.flush_lsn if last else switches[index + 1].lsn
+            for lsn in range(switch.lsn, until, RECORD.size):
+                term = RECORD.unpack(node.platter[lsn])[0]
+                require(term == switch.term, f"{name}: record of term {term} in {switch.term}")
+
+
+def run_schedule(seed: int, members: int, steps: int) -> World:
+    """Chaos, then a healthy time in which one proposer must win, commit, and level everybody."""
+    world = World(seed, members)
+    for _ in range(steps):
+        world.step()
+    settle(world)
+    return world
+
+
+def settle(world: World) -> None:
+    """Only one proposer is left, nothing fails any more: everything must be committed."""
+    for author in world.authors[1:]:
+        for wire in author.wires.values():
+            wire.broken = True
+        world.authors.remove(author)
+    before = len(world.committed)
+    for _ in range(6000):
+        world.step(chaos=False)
+        (author,) = world.authors
+        core = author.campaign
+        if (
+            core.phase is Phase.LEADING
+            and len(world.committed) > before
+            and all(
+                node.core.flush_lsn == node.core.commit_lsn == core.log.end_lsn
+                for node in world.nodes.values()
+            )
+        ):
+            return
+    raise LawBroken("a healthy cluster must commit and level all safekeepers")
