@@ -1,0 +1,173 @@
+"""How callbacks, tasks and whole worlds end: failure reports, sweeps, closing."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import AsyncGenerator, Callable
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from sim.errors import WorldOver
+from sim.graveyard import Graveyard
+from sim.node import Incarnation, current_incarnation
+from sim.unsupported import UnsupportedApis
+
+if TYPE_CHECKING:
+    from sim.environment import SimEnvironment
+    from sim.node import Nodes
+
+_log = logging.getLogger("sim")
+_SWEEP_S = 1.0
+"""Virtual seconds between sweeps for finished tasks and failures nobody retrieved."""
+
+
+class Endings(UnsupportedApis):
+    """The part of the loop that deals with ends."""
+
+    nodes: Nodes
+    environment: SimEnvironment
+    push: Callable[[Any], None]
+    _exception_handler: Any
+    _running: bool
+
+    def _start_endings(self) -> None:
+        self.graveyard = Graveyard()
+        self._closed = False
+        self._sweep_at_s = self.environment.now + _SWEEP_S
+        self._async_generators: WeakKeyDictionary[Any, Incarnation] = WeakKeyDictionary()
+        self.failures: list[dict[str, Any]] = []
+        """Unhandled errors of the scenario itself; any of them fails the run."""
+
+    # Garbage is collected at moments that depend on the run alone.
+
+    def _enter_run(self) -> Any:
+        hooks = sys.get_asyncgen_hooks()
+        sys.set_asyncgen_hooks(self._generator_started, self._generator_finalised)
+        collecting = gc.isenabled()
+        gc.disable()
+        return hooks, collecting
+
+    def _leave_run(self, entered: Any) -> None:
+        hooks, collecting = entered
+        sys.set_asyncgen_hooks(*hooks)
+        if collecting:
+            gc.enable()
+
+    def _sweep(self, now: float) -> None:
+        """Let go of finished tasks, so that failures nobody retrieved are reported."""
+        self._sweep_at_s = now + _SWEEP_S
+        for incarnation in self.nodes.everyone():
+            if incarnation.alive:
+                incarnation.prune()
+
+    def report_failures(self) -> None:
+        """Have failed tasks that nobody awaited reported now; for the end of a run."""
+        self._sweep(self.environment.now)
+        gc.collect()
+
+    def _generator_started(self, generator: AsyncGenerator[Any, Any]) -> None:
+        self._async_generators[generator] = self.nodes.owner()
+
+    def _generator_finalised(self, generator: AsyncGenerator[Any, Any]) -> None:
+        owner = self._async_generators.get(generator)
+        if owner is None or self._closed:
+            return
+        if not owner.alive:
+            self.graveyard.bury(generator)
+        else:
+            self.create_task(generator.aclose(), context=owner.context.copy())
+
+    # Failures.
+
+    def _callback_failed(self, handle: asyncio.Handle, error: BaseException) -> None:
+        context = {"message": f"Exception in callback {handle!r}", "exception": error}
+        handle._context.run(self.call_exception_handler, context)  # type: ignore[attr-defined]
+
+    def set_exception_handler(self, handler: Any) -> None:
+        """Call ``handler(loop, context)`` for unhandled errors; ``None`` restores the default."""
+        self._exception_handler = handler
+
+    def get_exception_handler(self) -> Any:
+        """The handler that was set, or ``None``."""
+        return self._exception_handler
+
+    def call_exception_handler(self, context: dict[str, Any]) -> None:
+        """An error that nobody handles; see :meth:`default_exception_handler`."""
+        if self._exception_handler is None:
+            self.default_exception_handler(context)
+            return
+        try:
+            self._exception_handler(self, context)
+        except Exception as error:
+            self.default_exception_handler(
+                {"message": "Unhandled error in exception handler", "exception": error}
+            )
+
+    def default_exception_handler(self, context: dict[str, Any]) -> None:
+        """Log at ERROR as the node that failed; a failure of the scenario also fails the run."""
+        owner = self._owner_of_failure(context)
+        if not owner.alive or self._closed:
+            return
+        error = context.get("exception")
+        details = [
+            f"{name}: {value!r}"
+            for name, value in context.items()
+            if name not in ("message", "exception")
+        ]
+        message = context.get("message") or "Unhandled error in the event loop"
+        text = "; ".join([str(message), *details])
+        owner.context.copy().run(_log.error, "%s", text, exc_info=error or None)
+        if owner is self.nodes.home:
+            self.failures.append(context)
+
+    def _owner_of_failure(self, context: dict[str, Any]) -> Incarnation:
+        task = context.get("task") or context.get("future")
+        for incarnation in self.nodes.everyone() if task is not None else ():
+            if any(each is task for each in incarnation.tasks):
+                return incarnation
+        return self.nodes.owner()
+
+    # Closing.
+
+    def _check_open(self, coroutine: Any) -> None:
+        if self._closed:
+            close = getattr(coroutine, "close", None)
+            if close is not None:
+                close()
+            raise WorldOver("the loop is closed: no task can start")
+
+    def is_closed(self) -> bool:
+        """Whether :meth:`close` was called."""
+        return self._closed
+
+    def close(self) -> None:
+        """End the world: what is left of its nodes is disposed of without running its code."""
+        if self._running:
+            raise RuntimeError("cannot close a running loop")
+        if not self._closed:
+            self._closed = True
+            self.push = _drop
+            self.graveyard.dispose([*self.nodes.dead, *self.nodes.everyone()])
+
+    async def shutdown_asyncgens(self) -> None:
+        """Close the scenario's own asynchronous generators, oldest first."""
+        for generator, owner in list(self._async_generators.items()):
+            if owner is self.nodes.home:
+                await generator.aclose()
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        """There is no executor."""
+
+    def get_debug(self) -> bool:
+        """Always false: asyncio's debug mode measures wall time."""
+        return False
+
+    def set_debug(self, enabled: bool) -> None:
+        """Accepted and ignored, so that ``asyncio.Runner`` works."""
+
+
+def _drop(handle: Any) -> None:
+    """The world is over: nothing becomes ready any more."""

@@ -1,0 +1,177 @@
+"""The simulated network: hosts, links between them, and the verbs that break and mend links.
+
+Implements :class:`harness.backend.Network`. Faults are per direction and act on connections and
+connection attempts alike; a connection that a cut caught stays silent after the cut is healed.
+"""
+
+from __future__ import annotations
+
+import errno
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, replace
+from typing import TYPE_CHECKING, Any
+
+from harness.backend import HARNESS
+from sim.errors import SimulationError
+from sim.handles import Parcel
+from sim.latency import LOOPBACK
+from sim.link import Effects, Link, LinkOptions
+
+if TYPE_CHECKING:
+    from sim.loop import SimLoop
+    from sim.server import Listener
+    from sim.transport import StreamTransport
+
+_FIRST_EPHEMERAL_PORT = 49152
+_PORTS_END = 65536
+
+
+class Host:
+    """A machine: its ports, and whether it has power."""
+
+    __slots__ = ("_next_port", "datagram_ports", "listeners", "name", "up")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.up = True
+        self.listeners: dict[int, Listener] = {}
+        self.datagram_ports: dict[int, Any] = {}
+        self._next_port = _FIRST_EPHEMERAL_PORT
+
+    def free_port(self) -> int:
+        """An ephemeral port nobody listens on; ports repeat after 16,384 connections."""
+        for _ in range(_PORTS_END - _FIRST_EPHEMERAL_PORT):
+            port = self._next_port
+            self._next_port += 1
+            if self._next_port == _PORTS_END:
+                self._next_port = _FIRST_EPHEMERAL_PORT
+            if port not in self.listeners and port not in self.datagram_ports:
+                return port
+        raise OSError(errno.EADDRINUSE, f"host {self.name} has no free port")
+
+
+class SimNetwork:
+    """Every host and link of a world; ``options`` are those of links not configured."""
+
+    def __init__(self, loop: SimLoop) -> None:
+        self._loop = loop
+        self._hosts: dict[str, Host] = {}
+        self._links: dict[tuple[str, str], Link] = {}
+        self._connections: dict[StreamTransport, None] = {}
+        self._effects = Effects()
+        self.options = LinkOptions()
+
+    # Topology.
+
+    def host(self, name: str) -> Host:
+        """The machine called ``name``; it exists as soon as somebody speaks of it."""
+        try:
+            return self._hosts[name]
+        except KeyError:
+            return self._hosts.setdefault(name, Host(name))
+
+    def link(self, source: str, target: str) -> Link:
+        """The direction ``source`` → ``target``."""
+        try:
+            return self._links[source, target]
+        except KeyError:
+            return self._make_link(source, target)
+
+    def _make_link(self, source: str, target: str) -> Link:
+        options = LinkOptions(latency=LOOPBACK) if source == target else self.options
+        entropy = self._loop.seeds.child(f"link/{source}>{target}")
+        link = Link(self._loop.environment, (source, target), options, entropy, self._effects)
+        self._links[source, target] = link
+        return link
+
+    def configure(self, source: str, target: str, *, both: bool = True, **changes: Any) -> None:
+        """Replace fields of a link's :class:`LinkOptions`, e.g. ``latency=Constant(0.01)``."""
+        for link in self._directions(source, target, both):
+            link.configure(replace(link.options, **changes))
+
+    # Fault verbs: harness.backend.Network.
+
+    def cut(self, source: str, target: str, *, both: bool = True) -> None:
+        """Black hole: bytes and connection attempts vanish, nobody is told."""
+        self._fault("cut", source, target, both=both)
+        for link in self._directions(source, target, both):
+            link.set_cut()
+            for transport in self._connections:
+                if transport.outgoing.link is link and not transport.outgoing.severed:
+                    transport.outgoing.severed = True
+                    self._effects.connections_cut += 1
+
+    def hold(self, source: str, target: str, *, both: bool = True) -> None:
+        """Keep what is sent, in order, until :meth:`heal` releases it."""
+        self._fault("hold", source, target, both=both)
+        for link in self._directions(source, target, both):
+            link.set_hold()
+
+    def delay(self, source: str, target: str, seconds: float, *, both: bool = True) -> None:
+        """Add a latency to everything sent from now on."""
+        self._fault("delay", source, target, both=both)
+        for link in self._directions(source, target, both):
+            link.set_delay(seconds)
+
+    def reset(self, source: str, target: str) -> None:
+        """Reset the established connections between the two; new ones work."""
+        self._fault("reset", source, target, both=True)
+        pair = (self.link(source, target), self.link(target, source))
+        for transport in list(self._connections):
+            if transport.outgoing.link in pair:
+                transport.reset()
+                self._effects.connections_reset += transport.outgoing.link is pair[0]
+
+    def heal(self, source: str, target: str, *, both: bool = True) -> None:
+        """Remove the faults of a link; held bytes are delivered, cut connections stay silent."""
+        self._fault("heal", source, target, both=both)
+        for link in self._directions(source, target, both):
+            link.heal(self._loop.environment.now)
+
+    def effects(self) -> Mapping[str, int]:
+        """Counters of what faults did so far."""
+        return asdict(self._effects)
+
+    def _directions(self, source: str, target: str, both: bool) -> Iterator[Link]:
+        if source == target:
+            raise SimulationError(f"a link joins two hosts, not {source!r} with itself")
+        yield self.link(source, target)
+        if both:
+            yield self.link(target, source)
+
+    def _fault(self, verb: str, source: str, target: str, *, both: bool) -> None:
+        self._loop.observe(
+            HARNESS, "fault", {"verb": verb, "source": source, "target": target, "both": both}
+        )
+
+    # What the loop's connections and listeners call.
+
+    def listen(self, listener: Listener) -> None:
+        """Bind a port; ``OSError`` (EADDRINUSE) if it is taken."""
+        host, port = listener.address
+        taken = self.host(host).listeners
+        if port in taken:
+            raise OSError(
+                errno.EADDRINUSE,
+                f"address already in use: {taken[port].owner.name} has {host}:{port}",
+            )
+        taken[port] = listener
+
+    def unlisten(self, listener: Listener) -> None:
+        """Free a port if it is still this listener's."""
+        host, port = listener.address
+        taken = self.host(host).listeners
+        if taken.get(port) is listener:
+            del taken[port]
+
+    def established(self, *ends: StreamTransport) -> None:
+        """Remember the ends of a new connection, for faults."""
+        for end in ends:
+            self._connections[end] = None
+
+    def forget(self, end: StreamTransport) -> None:
+        """An end is closed; no fault concerns it any more."""
+        self._connections.pop(end, None)
+
+    def __repr__(self) -> str:
+        return f"<SimNetwork of {', '.join(self._hosts) or 'no hosts'}>"

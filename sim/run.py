@@ -1,0 +1,58 @@
+"""Run one asyncio program in a world of its own, from start to disposal."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any, TypeVar
+
+from sim.errors import ScenarioFailed
+from sim.loop import LoopOptions, SimLoop
+from sim.policy import Fifo, Policy
+
+Result = TypeVar("Result")
+
+
+def run(
+    main: Callable[[], Coroutine[Any, Any, Result]], *, seed: int = 0, policy: Policy | None = None
+) -> Result:
+    """Run ``main()`` under virtual time and return its result; like ``asyncio.run``, but seeded.
+
+    Raises what ``main`` raises, ``Deadlock`` when nothing can happen any more, ``ScenarioFailed``
+    when a background task of the program failed and nobody awaited it.
+    """
+    loop = SimLoop(seed, LoopOptions(policy=policy or Fifo()))
+    return run_on(loop, main)
+
+
+def run_on(loop: SimLoop, main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
+    """The same on a loop of your own, which is closed afterwards; its trace can still be read."""
+    try:
+        result: Result = loop.run_until_complete(main())
+        loop.report_failures()
+        if loop.failures:
+            raise ScenarioFailed(_describe(loop.failures)) from loop.failures[0].get("exception")
+        return result
+    finally:
+        try:
+            _end_tasks(loop)
+        finally:
+            loop.close()
+
+
+def _describe(failures: list[dict[str, Any]]) -> str:
+    lines = [f"{each.get('message')}: {each.get('exception')!r}" for each in failures]
+    return "a background task or callback of the program failed:\n  " + "\n  ".join(lines)
+
+
+def _end_tasks(loop: SimLoop) -> None:
+    """Cancel what the program left running, as ``asyncio.run`` does; nodes just stop existing."""
+    for incarnation in loop.nodes.everyone():
+        if incarnation is not loop.nodes.home and incarnation.alive:
+            loop.nodes.crash(incarnation.name)
+    left = [task for task in loop.nodes.home.tasks if not task.done()]
+    for task in left:
+        task.cancel()
+    if left:
+        loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
+    loop.run_until_complete(loop.shutdown_asyncgens())

@@ -1,0 +1,135 @@
+"""The identity of a run: every event in order, folded into a rolling digest.
+
+Entries are tuples of plain values. Kernel entries (one per instant, one per delivery) arrive by
+:attr:`Trace.append`, a bare list append; :meth:`Trace.fold` hashes them in chunks, so tracing is
+cheap enough to be always on. Two runs are the same run when their digests are equal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import marshal
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.backend import Event
+from storage.events import Field
+
+_CHUNK = 4096
+_MARSHAL_VERSION = 2  # The newest version whose bytes do not depend on interning and references.
+_LIST_HEADER = 5  # Marshal's type and length: left out, so that chunking does not change digests.
+_PLAIN = (int, str, bool, type(None))
+
+INSTANT = "instant"
+"""Kind of the entry ``(at_s, INSTANT, callbacks run)`` that closes every instant."""
+MESSAGE = "message"
+"""Kind of the entry ``(at_s, MESSAGE, source, target, bytes, crc32c)`` of a delivery."""
+
+
+@dataclass(frozen=True, slots=True)
+class TraceOptions:
+    """``messages_max``: newest deliveries kept for reading (0: none, ``None``: all).
+
+    ``keep_entries`` keeps every raw entry too, to find where two runs diverge.
+    """
+
+    messages_max: int | None = 200_000
+    keep_entries: bool = False
+
+
+class Trace:
+    """Collects entries; ``digest()`` identifies all of them, ``events()`` returns the kept ones."""
+
+    def __init__(self, options: TraceOptions, start_s: float) -> None:
+        self.options = options
+        self.start_s = start_s
+        self._pending: list[tuple[Any, ...]] = []
+        self.append: Callable[[tuple[Any, ...]], None] = self._pending.append
+        self._hash = hashlib.blake2b(digest_size=16)
+        self._folded = 0
+        self._observations: list[tuple[int, Event]] = []
+        self._messages: deque[tuple[int, tuple[Any, ...]]] = deque(maxlen=self.options.messages_max)
+        self._entries: list[tuple[Any, ...]] = []
+
+    def observe(self, at_s: float, node: str, kind: str, fields: Mapping[str, Field]) -> None:
+        """Record a typed event of a node, the process table or a fault."""
+        plain = {name: _plain(value) for name, value in fields.items()}
+        self._observations.append((len(self), Event(at_s - self.start_s, node, kind, plain)))
+        self.append((at_s, kind, node, tuple(plain.items())))
+
+    def fold_if_full(self) -> None:
+        """Hash the pending entries when there are enough of them to be worth it."""
+        if len(self._pending) >= _CHUNK:
+            self.fold()
+
+    def fold(self) -> None:
+        """Hash the pending entries and keep those that are to be kept."""
+        pending = self._pending
+        self._hash.update(marshal.dumps(pending, _MARSHAL_VERSION)[_LIST_HEADER:])
+        if self.options.messages_max != 0:
+            self._messages.extend(
+                (self._folded + index, entry)
+                for index, entry in enumerate(pending)
+                if entry[1] is MESSAGE
+            )
+        if self.options.keep_entries:
+            self._entries.extend(pending)
+        self._folded += len(pending)
+        pending.clear()
+
+    def digest(self) -> str:
+        """32 hex digits that identify everything recorded so far."""
+        self.fold()
+        return self._hash.hexdigest()
+
+    def __len__(self) -> int:
+        """How many entries were recorded, kept or not."""
+        return self._folded + len(self._pending)
+
+    def entries(self) -> list[tuple[Any, ...]]:
+        """Every raw entry; needs ``keep_entries``."""
+        self.fold()
+        return list(self._entries)
+
+    def observations(self) -> list[Event]:
+        """Typed events without deliveries, in order."""
+        return [event for _, event in self._observations]
+
+    def events(self) -> list[Event]:
+        """Typed events and the newest deliveries, in order; times count from the run's start."""
+        self.fold()
+        merged = [*self._observations]
+        merged += [(index, self._message(entry)) for index, entry in self._messages]
+        merged.sort(key=lambda pair: pair[0])
+        return [event for _, event in merged]
+
+    def _message(self, entry: tuple[Any, ...]) -> Event:
+        at_s, _, source, target, size, _ = entry
+        fields = {"src": source, "dst": target, "bytes": size}
+        return Event(at_s - self.start_s, target, MESSAGE, fields)
+
+
+def _plain(value: Field) -> Field:
+    """The value as an exact built-in, so that entries marshal alike everywhere."""
+    if type(value) in _PLAIN:
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return str(value)
+
+
+def first_divergence(one: Trace, other: Trace) -> str | None:
+    """Where two runs first differ, for people; ``None`` if they are the same run.
+
+    Both traces need ``keep_entries``.
+    """
+    left, right = one.entries(), other.entries()
+    for index, (mine, theirs) in enumerate(zip(left, right, strict=False)):
+        if mine != theirs:
+            return f"entry {index}: {mine} against {theirs}"
+    if len(left) != len(right):
+        longer = left if len(left) > len(right) else right
+        return f"entry {min(len(left), len(right))}: {longer[min(len(left), len(right))]} is extra"
+    return None
