@@ -1,0 +1,162 @@
+"""moto's S3 server as a process of its own: ``python -m real.s3_server`` (see ``real/servers.py``).
+
+Two things are added to moto. Requests run one at a time: moto checks a put's condition and stores
+the object in two steps while it serves many threads, so two ``If-None-Match`` puts could both win.
+And requests must be signed with the one access key and secret key that the server was given, as
+AWS demands (Signature Version 4); moto would let anybody in.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import hmac
+import io
+import json
+import logging
+import os
+import re
+import sys
+import threading
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from real import process
+
+Environ = dict[str, Any]
+Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
+SECRET_VARIABLE = "SEAWALL_S3_SERVER_SECRET"
+"""The secret key comes in the environment: a command line is public."""
+
+_AUTHORIZATION = re.compile(
+    r"AWS4-HMAC-SHA256 Credential=(?P<key>[^/,]+)/(?P<scope>[^,]+), ?"
+    r"SignedHeaders=(?P<headers>[^,]+), ?Signature=(?P<signature>[0-9a-f]{64})\Z"
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """The only key pair the server takes."""
+
+    access_key: str
+    secret_key: str
+
+
+class SignatureCheck:
+    """Lets only requests through that are signed with the right key pair."""
+
+    def __init__(self, application: Application, credentials: Credentials) -> None:
+        self._application = application
+        self._credentials = credentials
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request (WSGI, PEP 3333)."""
+        refusal = self.refusal(environ)
+        if refusal is None:
+            return self._application(environ, start_response)
+        body = f"<?xml version='1.0'?><Error><Code>{refusal}</Code></Error>".encode()
+        if environ["REQUEST_METHOD"] == "HEAD":
+            body = b""
+        headers = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+        start_response("403 Forbidden", headers)
+        return [body]
+
+    def refusal(self, environ: Environ) -> str | None:
+        """S3's error code for a request that is not to be served, else ``None``."""
+        match = _AUTHORIZATION.match(environ.get("HTTP_AUTHORIZATION", ""))
+        if match is None:
+            return "AccessDenied"
+        if match["key"] != self._credentials.access_key:
+            return "InvalidAccessKeyId"
+        expected = signature(environ, match["headers"], match["scope"], self._credentials)
+        return (
+            None if hmac.compare_digest(expected, match["signature"]) else "SignatureDoesNotMatch"
+        )
+
+
+def signature(environ: Environ, headers: str, scope: str, credentials: Credentials) -> str:
+    """Signature Version 4 of a request, in hex.
+
+    ``headers`` are the signed names joined by ``;``, ``scope`` is ``date/region/s3/aws4_request``.
+    Source: AWS, "Create a signed AWS API request".
+    """
+    path, _, query = environ["RAW_URI"].partition("?")
+    pairs = sorted(pair if "=" in pair else pair + "=" for pair in query.split("&") if pair)
+    signed = "".join(f"{name}:{_header(environ, name)}\n" for name in headers.split(";"))
+    payload_hash = environ.get("HTTP_X_AMZ_CONTENT_SHA256", "UNSIGNED-PAYLOAD")
+    request = "\n".join(
+        (environ["REQUEST_METHOD"], path, "&".join(pairs), signed, headers, payload_hash)
+    )
+    digest = hashlib.sha256(request.encode()).hexdigest()
+    text = "\n".join(("AWS4-HMAC-SHA256", environ.get("HTTP_X_AMZ_DATE", ""), scope, digest))
+    key = b"AWS4" + credentials.secret_key.encode()
+    for part in (*scope.split("/"), text):
+        key = hmac.digest(key, part.encode(), "sha256")
+    return key.hex()
+
+
+def _header(environ: Environ, name: str) -> str:
+    variable = name.upper().replace("-", "_")
+    if variable not in ("CONTENT_TYPE", "CONTENT_LENGTH"):
+        variable = f"HTTP_{variable}"
+    return " ".join(str(environ.get(variable, "")).split())
+
+
+class OneAtATime:
+    """Serves requests strictly one after the other, each read whole before it takes its turn."""
+
+    def __init__(self, application: Application) -> None:
+        self._application = application
+        self._turn = threading.Lock()
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request (WSGI, PEP 3333)."""
+        length = int(environ.get("CONTENT_LENGTH") or 0)
+        environ["wsgi.input"] = io.BytesIO(environ["wsgi.input"].read(length))
+        with self._turn:
+            return [b"".join(self._application(environ, start_response))]
+
+
+def main() -> int:
+    """Serve until killed; the first line on stdout is ``{"port": …}`` once connections succeed."""
+    arguments = _arguments()
+    process.die_with_parent(arguments.parent)
+    # moto's imports take a quarter of a second: not before the process is bound to its parent.
+    from moto.moto_server.werkzeug_app import MotoRequestHandler, create_backend_app
+    from moto.s3.models import s3_backends
+    from werkzeug.serving import make_server
+
+    logging.getLogger("werkzeug").setLevel(logging.ERROR)
+    backend = s3_backends["123456789012"]["aws"]
+    backend.create_bucket(arguments.bucket, arguments.region)
+    credentials = Credentials(arguments.access_key, os.environ[SECRET_VARIABLE])
+    application = SignatureCheck(OneAtATime(create_backend_app("s3")), credentials)
+    try:
+        server = make_server(
+            "127.0.0.1",
+            arguments.port,
+            application,
+            threaded=True,
+            request_handler=MotoRequestHandler,
+        )
+    except (OSError, SystemExit) as error:
+        print(f"cannot listen on 127.0.0.1:{arguments.port}: {error}", file=sys.stderr)
+        return 1
+    print(json.dumps({"port": server.server_port}), flush=True)
+    server.serve_forever()
+    return 0
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m real.s3_server", description=__doc__)
+    parser.add_argument("--parent", type=int, required=True, help="pid to die with")
+    parser.add_argument("--port", type=int, default=0, help="0: any free port")
+    parser.add_argument("--bucket", required=True)
+    parser.add_argument("--region", default="us-east-1")
+    parser.add_argument("--access-key", required=True)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    sys.exit(main())
