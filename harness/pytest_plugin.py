@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ import pytest
 from harness.artifacts import write_artifacts
 from harness.composition import worlds
 from harness.errors import UnsupportedFault
-from harness.runner import RunResult, WorldRunner
+from harness.runner import RunResult, Scenario, WorldRunner
 from harness.verdict import RunRecord, RunSettings, append_record
 
 RUNNERS = pytest.StashKey[dict[str, WorldRunner]]()
@@ -181,6 +181,24 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
         wall_s=result.wall_s,
         artifacts=artifacts,
     )
+
+
+RunIn = Callable[[str, Scenario], RunResult]
+
+
+@pytest.fixture
+def run_in(request: pytest.FixtureRequest) -> RunIn:
+    """Run a scenario in a named world on walgen and return how it ended; a red run raises."""
+
+    def run(world: str, scenario: Scenario) -> RunResult:
+        config = request.config
+        settings = RunSettings(world, "walgen", config.getoption("--seed"))
+        result = runner_for(config, world).run(scenario, settings)
+        if result.error is not None:
+            raise result.error
+        return result
+
+    return run
 
 
 @pytest.hookimpl(hookwrapper=True)
