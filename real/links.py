@@ -19,8 +19,9 @@ MESSAGES_MAX = 200_000
 
 
 class MessageLog:
-    """Who sent how many bytes to whom and when; lines ``[monotonic_s, source, target, bytes, lost]``.
+    """Who sent how many bytes to whom and when.
 
+    Lines ``[monotonic seconds, source, target, bytes, lost]``.
     Bounded: past ``MESSAGES_MAX`` only ``skipped`` counts on.
     """
 

@@ -60,7 +60,7 @@ class NamedHostLoop(asyncio.SelectorEventLoop):
         self.leave()
         super().close()
 
-    async def create_server(  # type: ignore[override]
+    async def create_server(
         self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
     ) -> asyncio.Server:
         """As asyncio's; a cluster host must be this loop's own (``EADDRNOTAVAIL``)."""
@@ -81,7 +81,7 @@ class NamedHostLoop(asyncio.SelectorEventLoop):
             raise
         return server
 
-    async def create_connection(  # type: ignore[override]
+    async def create_connection(
         self, protocol_factory: Any, host: Any = None, port: Any = None, **options: Any
     ) -> tuple[asyncio.Transport, Any]:
         """As asyncio's; ``ConnectionRefusedError`` when nobody listens on the cluster host."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import signal
 import socket
 from collections.abc import Callable
+from signal import Signals
 
 from real.forkclient import ForkClient
 from real.node_main import NodePlan
@@ -80,12 +80,12 @@ class NodeProcess:
             self.death_expected = True
             self._mark_ended(self._forks.kill(self.pid))
 
-    def signal(self, number: signal.Signals) -> None:
+    def signal(self, number: Signals) -> None:
         """Send a signal to the process alone."""
         if self.running:
             self._forks.signal(self.pid, number)
 
-    def signal_tree(self, number: signal.Signals) -> None:
+    def signal_tree(self, number: Signals) -> None:
         """Send a signal to the process and all below it."""
         if self.running:
             self._forks.signal_tree(self.pid, number)
@@ -98,5 +98,5 @@ class NodeProcess:
             return self.reason
         if self.exit_code is not None and self.exit_code < 0:
             with contextlib.suppress(ValueError):
-                return f"killed by {signal.Signals(-self.exit_code).name}"
+                return f"killed by {Signals(-self.exit_code).name}"
         return f"ended with exit code {self.exit_code}"

@@ -7,6 +7,7 @@ to try again, and an error must reach it while it still means something.
 from __future__ import annotations
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -112,7 +113,9 @@ class S3ObjectStore:
     async def get(self, key: str) -> bytes:
         """The whole object, or ``ObjectMissing``."""
         client = await self._connected()
-        return await self._ask(f"get of {key!r}", lambda: _read(client.get_object(**self._at(key))))
+        at = self._at(key)
+        data: bytes = await self._ask(f"get of {key!r}", lambda: _read(client.get_object(**at)))
+        return data
 
     async def get_range(self, key: str, offset: int, length: int) -> bytes:
         """``length`` bytes from ``offset``, shorter only at the end, or ``ObjectMissing``."""
@@ -124,12 +127,13 @@ class S3ObjectStore:
         client = await self._connected()
         span = f"bytes={offset}-{offset + length - 1}"
         try:
-            return await self._ask(
+            data: bytes = await self._ask(
                 f"get of {key!r} {span}",
                 lambda: _read(client.get_object(**self._at(key), Range=span)),
             )
         except _RangeNotSatisfiable:
-            return b""  # S3 has no empty ranges: this one begins at the object's end or later.
+            data = b""  # S3 has no empty ranges: this one begins at the object's end or later.
+        return data
 
     async def head(self, key: str) -> ObjectInfo:
         """Size and etag, or ``ObjectMissing``."""
@@ -143,12 +147,11 @@ class S3ObjectStore:
         found: list[ObjectInfo] = []
         more: dict[str, str] = {}
         skip = len(self._options.key_prefix)
+        where = {"Bucket": self._options.bucket, "Prefix": self._options.key_prefix + prefix}
         while True:
             page = await self._ask(
                 f"list of {prefix!r}",
-                lambda more=more: client.list_objects_v2(
-                    Bucket=self._options.bucket, Prefix=self._options.key_prefix + prefix, **more
-                ),
+                functools.partial(client.list_objects_v2, **where, **more),
             )
             found += [
                 ObjectInfo(row["Key"][skip:], row["Size"], _bare(row["ETag"]))

@@ -237,7 +237,7 @@ class Connection:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.closed = False
-        self.on_close: Callable[[Connection], None] | None = None
+        self.on_close: Callable[[], object] | None = None
         self._sockets = sockets
         dialler, listener = sockets
         self.forth = Pipe(self, links[0], dialler, listener)
@@ -270,4 +270,4 @@ class Connection:
         for sock in self._sockets:
             close(sock)
         if self.on_close is not None:
-            self.on_close(self)
+            self.on_close()

@@ -21,9 +21,13 @@ from real import preface
 from real.links import Link, MessageLog
 from real.pipe import Connection, close_with_reset
 from real.preface import Address
+from storage.errors import ProtocolError
 
 FLUSH_S = 0.2
 LOOPBACK = "127.0.0.1"
+
+_Entry = tuple[int, Address]
+"""(incarnation, where): a service that is registered."""
 
 
 class Refused(Exception):
@@ -41,7 +45,7 @@ class Hub:
         self._log = MessageLog(message_path)
         self._links: dict[tuple[str, str], Link] = {}
         self._connections: dict[int, tuple[str, str, Connection]] = {}
-        self._services: dict[tuple[str, int], tuple[int, Address]] = {}
+        self._services: dict[tuple[str, int], _Entry] = {}
         self._dark: set[str] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._vanished: set[socket.socket] = set()
@@ -124,7 +128,7 @@ class Hub:
             connection.back.silence()
         key = id(connection)
         self._connections[key] = (connect.source, connect.target, connection)
-        connection.on_close = lambda _: self._connections.pop(key, None)
+        connection.on_close = lambda: self._connections.pop(key)
         connection.start()
 
     async def _dial(self, connect: preface.Connect) -> socket.socket:
@@ -168,12 +172,13 @@ class Hub:
     async def _serve_session(
         self, sock: socket.socket, session: preface.Session, lines: _Lines
     ) -> None:
-        mine: dict[tuple[str, int], tuple[int, Address]] = {}
+        mine: dict[tuple[str, int], _Entry] = {}
         try:
             while (line := await lines.next()) is not None:
                 match line:
                     case preface.Listen(port, actual):
-                        key, entry = (session.host, port), (session.incarnation, (LOOPBACK, actual))
+                        key = (session.host, port)
+                        entry: _Entry = (session.incarnation, (LOOPBACK, actual))
                         refusal = self._register(key, entry)
                         if not refusal:
                             mine[key] = entry
@@ -185,14 +190,14 @@ class Hub:
             for key, entry in mine.items():
                 self._unregister(key, entry)
 
-    def _register(self, key: tuple[str, int], entry: tuple[int, Address]) -> str:
+    def _register(self, key: tuple[str, int], entry: _Entry) -> str:
         present = self._services.get(key)
         if present is not None and present[0] >= entry[0]:
             return f"{key[0]}:{key[1]} is in use by another listener of this host"
         self._services[key] = entry
         return ""
 
-    def _unregister(self, key: tuple[str, int], entry: tuple[int, Address] | None) -> None:
+    def _unregister(self, key: tuple[str, int], entry: _Entry | None) -> None:
         if entry is not None and self._services.get(key) is entry:
             del self._services[key]
 
@@ -263,7 +268,7 @@ class Hub:
 
     def verb_effects(self, *, target: str = "") -> dict[str, int]:
         """Counters of what faults did on links, or of what the outages of ``target`` did."""
-        return dict(self._outages.get(target, {}) if target else self.effects)
+        return dict(self._outages.get(target, Counter()) if target else self.effects)
 
     def verb_flush(self) -> int:
         """Write the message log out; returns how many messages did not fit."""
@@ -291,7 +296,7 @@ class _Lines:
         line, _, self._buffer = self._buffer.partition(b"\n")
         try:
             return preface.parse(line)
-        except preface.ProtocolError:
+        except ProtocolError:
             return None
 
 
