@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -140,7 +140,7 @@ class LayerWriter:
 
     async def finish(self, name: LayerName) -> int:
         """Write the index and the header, make the file durable; returns its size in bytes."""
-        assert self._index, f"layer {name} has no versions"
+        assert self._index or name.is_image, f"layer {name} has no versions"
         await self._flush()
         index_offset = self._offset
         root: list[bytes] = []
@@ -264,14 +264,14 @@ class LayerReader:
             found.append((entry, value))
         return found
 
-    async def scan(self) -> AsyncIterator[list[tuple[Entry, bytes]]]:
+    async def scan(self) -> AsyncGenerator[list[tuple[Entry, bytes]], None]:
         """Every version in order, in batches of one index block."""
         for number in range(len(self._blocks)):
             block = await self._block(number)
             entries = [Entry(*fields) for fields in _ENTRY.iter_unpack(block)]
             yield await self._values(entries)
 
-    async def keys(self) -> AsyncIterator[list[bytes]]:
+    async def keys(self) -> AsyncGenerator[list[bytes], None]:
         """Every key once, encoded and in order, in batches; reads the index only."""
         last = b""
         for number in range(len(self._blocks)):

@@ -70,9 +70,14 @@ class MemoryLayer:
                 return True
         return False
 
-    def keys(self) -> Iterator[Key]:
-        """Every key that has a version here, in no useful order."""
+    def __iter__(self) -> Iterator[Key]:
+        """Every key that has a version here, in order of its first."""
         return iter(self._versions)
+
+    def key_range(self) -> tuple[Key, Key]:
+        """Smallest and largest key; the layer must not be empty."""
+        assert self._versions, f"layer from {self.start_lsn} is empty"
+        return min(self._versions), max(self._versions)
 
     def sorted_versions(self) -> Iterator[tuple[Key, Lsn, Value]]:
         """Every version in order of (key, LSN), as a delta layer stores them."""

@@ -73,7 +73,7 @@ class PageserverOptions:
         return cls(**{name: _parse(name, str(known[name].type), data[name]) for name in data})
 
 
-def _parse(name: str, kind: str, value: object) -> object:
+def _parse(name: str, kind: str, value: Any) -> Any:
     if kind == "Discovery":
         try:
             return Discovery(str(value))

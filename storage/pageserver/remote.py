@@ -195,11 +195,28 @@ class RemoteTenant:
             found[timeline_id] = TimelineIndex.decode(data, key)
         return found
 
-    async def put_index(self, index: TimelineIndex) -> None:
-        """Upload an index under its own generation."""
+    async def put_index(self, index: TimelineIndex, *, previous_etag: str | None) -> str:
+        """Upload an index under its own generation; returns its etag.
+
+        It replaces exactly the index with ``previous_etag`` (``None``: there is none yet), so that
+        an older upload which the store carries out late changes nothing. ``Conflict`` when the
+        object is neither that nor this one.
+        """
         key = self.index_key(index.timeline_id, index.generation)
         data = index.encode()
-        await self.persistently(f"upload of {key}", lambda: self._objects.put(key, data))
+        try:
+            return await self.persistently(
+                f"upload of {key}",
+                lambda: self._objects.put(
+                    key, data, if_absent=previous_etag is None, if_etag=previous_etag
+                ),
+            )
+        except PreconditionFailed:
+            # An earlier attempt of ours may have been carried out although its answer was lost.
+            info = await self.persistently(f"check of {key}", lambda: self._objects.head(key))
+            if await self.get(key) != data:
+                raise Conflict(f"{key} was written by somebody else: etag {info.etag}") from None
+            return info.etag
 
     async def delete_older_indexes(self, timeline_id: TimelineId, generation: int) -> None:
         """Remove what earlier attachments left; only for the newest one."""

@@ -1,0 +1,143 @@
+"""Compaction: level-0 layers become layers with narrow key ranges, and images shorten histories.
+
+A merge rewrites the same versions, it never drops one. An image layer is complete: a key of its
+range that it does not hold does not exist at its LSN, so reads stop there. Outputs are durable
+before the layer map changes in one step, and the index that names them goes out before the inputs
+are deleted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, ExitStack, aclosing
+from heapq import heapify, heappop, heapreplace
+
+from storage.errors import PortError
+from storage.lsn import Lsn
+from storage.pageserver.images import ImageMaker
+from storage.pageserver.keys import Key
+from storage.pageserver.layer import Layer
+from storage.pageserver.layer_file import Entry, LayerReader
+from storage.pageserver.layer_name import LayerKind, LayerName
+from storage.pageserver.timeline import Timeline
+from storage.tasks import interruptible, sleep_unless_shutdown
+
+logger = logging.getLogger(__name__)
+
+Merged = tuple[Entry, bytes]
+
+
+class Compactor:
+    """The compaction of one timeline; :meth:`run` is its only worker."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._options = timeline.environment.options
+        self._images = ImageMaker(timeline)
+
+    async def run(self) -> None:
+        """Compact now and then until the task is asked to stop."""
+        while not await sleep_unless_shutdown(self._period_s()):
+            try:
+                async with interruptible():
+                    await self.compact()
+            except PortError as error:
+                logger.info("compaction of timeline %s: %s", self._timeline.ident, error)
+
+    def _period_s(self) -> float:
+        """The period, spread a little so that timelines do not compact in step."""
+        spread = 0.8 + 0.4 * self._timeline.environment.ports.entropy.random()
+        return self._options.compaction_period_s * spread
+
+    async def compact(self) -> None:
+        """Merge level 0 if there is enough of it, then make the images that are due."""
+        if self._timeline.uploader.superseded:
+            return
+        with self._timeline.gate.hold():
+            level0 = self._timeline.layers.level0()
+            if len(level0) >= self._options.compaction_threshold:
+                await self._merge(level0)
+            await self._images.make_due()
+
+    async def _merge(self, inputs: list[Layer]) -> None:
+        with ExitStack() as pins:
+            readers = []
+            for layer in inputs:
+                pins.enter_context(layer.pin())
+                readers.append(await self._timeline.files.reader(layer))
+            outputs = await self._rewrite(inputs, readers)
+        self._replace(inputs, outputs)
+        for layer in inputs:
+            await self._timeline.files.remove(layer)
+
+    def _replace(self, inputs: list[Layer], outputs: list[Layer]) -> None:
+        """Swap the layers in one step, and let the object store follow in a safe order."""
+        timeline = self._timeline
+        timeline.layers.replace(remove=inputs, add=outputs)
+        for layer in outputs:
+            timeline.uploader.put_layer(layer)
+        timeline.uploader.put_index(timeline.index())
+        timeline.uploader.delete_layers(tuple(layer.name for layer in inputs))
+
+    async def _rewrite(self, inputs: list[Layer], readers: list[LayerReader]) -> list[Layer]:
+        """Write the versions of all inputs, in order, into layers of about the target size."""
+        start_lsn = min(layer.name.start_lsn for layer in inputs)
+        end_lsn = max(layer.name.end_lsn for layer in inputs)
+        outputs: list[Layer] = []
+        async with aclosing(merge(readers)) as merged:
+            pending = await anext(merged, None)
+            while pending is not None:
+                first = pending[0].key
+                last = first
+                async with self._timeline.files.writing("merge") as writer:
+                    while pending is not None:
+                        entry, data = pending
+                        if (
+                            entry.key != last
+                            and writer.size >= self._options.compaction_target_size
+                        ):
+                            break
+                        last = entry.key
+                        writer.add(last, entry.lsn, data)
+                        await writer.drain()
+                        pending = await anext(merged, None)
+                    name = self._output_name(first, last, start_lsn, end_lsn)
+                    size = await writer.finish(name)
+                outputs.append(
+                    await self._timeline.files.publish("merge", name, size, self._timeline.layers)
+                )
+        return outputs
+
+    def _output_name(self, first: bytes, last: bytes, start_lsn: Lsn, end_lsn: Lsn) -> LayerName:
+        return LayerName(
+            LayerKind.DELTA_1, Key.decode(first), Key.decode(last), start_lsn, end_lsn,
+            self._timeline.generation,
+        )  # fmt: skip
+
+
+async def merge(readers: list[LayerReader]) -> AsyncGenerator[Merged, None]:
+    """The versions of several layers in order of (key, LSN)."""
+    async with AsyncExitStack() as closing:
+        streams = [await closing.enter_async_context(aclosing(reader.scan())) for reader in readers]
+        batches: list[list[Merged]] = []
+        heap: list[tuple[bytes, int, int, int]] = []
+        for number, stream in enumerate(streams):
+            batches.append(await anext(stream))
+            entry = batches[number][0][0]
+            heap.append((entry.key, entry.lsn, number, 0))
+        heapify(heap)
+        while heap:
+            _, _, number, position = heap[0]
+            yield batches[number][position]
+            position += 1
+            if position == len(batches[number]):
+                batch = await anext(streams[number], None)
+                if batch is None:
+                    heappop(heap)
+                    continue
+                batches[number], position = batch, 0
+                await asyncio.sleep(0)
+            entry = batches[number][position][0]
+            heapreplace(heap, (entry.key, entry.lsn, number, position))

@@ -1,0 +1,180 @@
+"""Image layers: the complete picture of a key range at one LSN, made where histories grew long.
+
+The key space is partitioned by the newest images; a partition over which
+``image_creation_threshold`` merged layers lie is pictured again. What an image omits does not
+exist: pages beyond the end of a relation, or of a dropped one, are left out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from bisect import bisect_left, bisect_right
+from contextlib import ExitStack
+
+from storage.lsn import Lsn
+from storage.pageserver import values
+from storage.pageserver.datadir import decode_size
+from storage.pageserver.keys import FIRST_KEY, LAST_KEY, Key, KeyKind
+from storage.pageserver.layer import Layer
+from storage.pageserver.layer_file import LayerWriter
+from storage.pageserver.layer_name import LayerKind, LayerName
+from storage.pageserver.timeline import Timeline
+from storage.pageserver.values import Image
+
+KEYS_BETWEEN_YIELDS = 50
+"""Making images gives the loop back after this many keys."""
+
+Range = tuple[Key, Key]
+"""First and last key, both inside."""
+
+
+class ImageMaker:
+    """Makes the images of one timeline; used by its compaction only, under the gate."""
+
+    def __init__(self, timeline: Timeline) -> None:
+        self._timeline = timeline
+        self._options = timeline.environment.options
+
+    async def make_due(self) -> None:
+        """Picture every partition whose history has grown long, at the end of the merged part."""
+        for partition in self._partitions():
+            lsn = self._due_at(partition)
+            if lsn is not None:
+                self._publish(await self._picture(partition, lsn))
+
+    def _partitions(self) -> list[Range]:
+        """The key ranges of the newest images; the whole key space before there is one."""
+        images = [layer.name for layer in self._timeline.layers if layer.name.is_image]
+        newest = [
+            name
+            for name in images
+            if not any(
+                other.start_lsn > name.start_lsn
+                and other.first <= name.last
+                and name.first <= other.last
+                for other in images
+            )
+        ]
+        ranges = sorted((name.first, name.last) for name in newest)
+        return ranges or [(FIRST_KEY, LAST_KEY)]
+
+    def _due_at(self, partition: Range) -> Lsn | None:
+        """LSN of the image that the partition needs, or ``None`` if it needs none."""
+        first, last = partition
+        over = [x.name for x in self._timeline.layers if x.name.first <= last]
+        over = [name for name in over if first <= name.last]
+        newest_image = max((name.start_lsn for name in over if name.is_image), default=Lsn(0))
+        deltas = [
+            name
+            for name in over
+            if name.kind is LayerKind.DELTA_1 and name.start_lsn > newest_image
+        ]
+        stacked = len({name.start_lsn for name in deltas})
+        if stacked < max(1, self._options.image_creation_threshold):
+            return None
+        return Lsn(max(name.end_lsn for name in deltas) - 1)
+
+    def _publish(self, images: list[Layer]) -> None:
+        timeline = self._timeline
+        timeline.layers.replace(remove=(), add=images)
+        for layer in images:
+            timeline.uploader.put_layer(layer)
+        timeline.uploader.put_index(timeline.index())
+
+    async def _picture(self, partition: Range, lsn: Lsn) -> list[Layer]:
+        """Write the images of a partition; together they cover it without a gap."""
+        wanted = sorted(await keys_of(self._timeline, partition, lsn))
+        living = Living(self._timeline, lsn)
+        outputs: list[Layer] = []
+        first, last = partition
+        position = 0
+        while not outputs or position < len(wanted):
+            async with self._timeline.files.writing("image") as writer:
+                position = await self._fill(writer, wanted, position, living)
+                end = last if position == len(wanted) else _before(wanted[position])
+                name = LayerName(
+                    LayerKind.IMAGE, first, end, lsn, Lsn(lsn + 1), self._timeline.generation
+                )
+                size = await writer.finish(name)
+            outputs.append(
+                await self._timeline.files.publish("image", name, size, self._timeline.layers)
+            )
+            if position < len(wanted):
+                first = Key.decode(wanted[position])
+        return outputs
+
+    async def _fill(
+        self, writer: LayerWriter, wanted: list[bytes], position: int, living: Living
+    ) -> int:
+        """Write values from a position on until the file is large; returns the next position."""
+        while position < len(wanted) and writer.size < self._options.compaction_target_size:
+            encoded = wanted[position]
+            position += 1
+            data = await living.value(Key.decode(encoded))
+            if data is not None:
+                writer.add(encoded, living.lsn, values.encode(Image(data)))
+            if position % KEYS_BETWEEN_YIELDS == 0:
+                await writer.drain()
+                await asyncio.sleep(0)
+        return position
+
+
+class Living:
+    """Values that an image must hold: of keys that exist, inside relations that exist."""
+
+    def __init__(self, timeline: Timeline, lsn: Lsn) -> None:
+        self._timeline = timeline
+        self.lsn = lsn
+        self._sizes: dict[Key, int] = {}
+
+    async def value(self, key: Key) -> bytes | None:
+        """The value, or ``None`` if the image must not hold the key."""
+        if key.kind == KeyKind.RELATION_BLOCK and key.block >= await self._size(
+            Key(KeyKind.RELATION_SIZE, *key.owner, 0)
+        ):
+            return None
+        if key.kind == KeyKind.SLRU_BLOCK and key.block >= await self._size(
+            key._replace(kind=KeyKind.SLRU_SIZE, block=0)
+        ):
+            return None
+        return await self._timeline.get(key, self.lsn)
+
+    async def _size(self, key: Key) -> int:
+        if key not in self._sizes:
+            data = await self._timeline.get(key, self.lsn)
+            self._sizes[key] = 0 if data is None else decode_size(data)
+        return self._sizes[key]
+
+
+async def keys_of(timeline: Timeline, wanted: Range, lsn: Lsn) -> set[bytes]:
+    """Encoded keys of a range that have a version at or before ``lsn``, ancestors included."""
+    first, last = wanted[0].encode(), wanted[1].encode()
+    # Memory and map are looked at in one step: a flush moves layers from one to the other.
+    found = {
+        key.encode()
+        for layer in timeline.memory_layers()
+        for key in layer
+        if wanted[0] <= key <= wanted[1]
+    }
+    layers = [
+        layer
+        for layer in timeline.layers
+        if layer.name.start_lsn <= lsn
+        and layer.name.first <= wanted[1]
+        and wanted[0] <= layer.name.last
+    ]
+    with ExitStack() as pins:
+        for layer in layers:
+            pins.enter_context(layer.pin())
+        for layer in layers:
+            async for batch in (await timeline.files.reader(layer)).keys():
+                found.update(batch[bisect_left(batch, first) : bisect_right(batch, last)])
+    if timeline.ancestor is not None:
+        await timeline.ancestor.wait_readable(timeline.ancestor_lsn)
+        found |= await keys_of(timeline.ancestor, wanted, min(lsn, timeline.ancestor_lsn))
+    return found
+
+
+def _before(key: bytes) -> Key:
+    """The key right before an encoded one."""
+    return Key.decode((int.from_bytes(key, "big") - 1).to_bytes(len(key), "big"))

@@ -1,0 +1,122 @@
+"""The layer files of one timeline on disk: written once, visible only when durable.
+
+Temporary file → fsync → rename → fsync of the directory, and only then may anybody refer to the
+layer (BUGBANK ``layer-file-visible-before-durable``). A file is never overwritten: a leftover that
+the layer map does not name is removed first. What the index does not name is removed at load.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
+
+from storage.durable import TEMPORARY_SUFFIX
+from storage.errors import CorruptData, FileMissing
+from storage.ids import TenantTimelineId
+from storage.pageserver.layer import Layer
+from storage.pageserver.layer_file import BlockCache, LayerReader, LayerWriter
+from storage.pageserver.layer_map import LayerMap
+from storage.pageserver.layer_name import LayerName
+from storage.pageserver.remote import RemoteTenant
+from storage.ports import Disk
+
+logger = logging.getLogger(__name__)
+
+TENANTS = "tenants"
+"""Directory of everything the node keeps for its tenants."""
+
+
+def tenant_directory(tenant_id: str) -> str:
+    """Directory of one tenant."""
+    return f"{TENANTS}/{tenant_id}"
+
+
+class LayerFiles:
+    """File operations on layers; every method raises ``PortError``. Callers hold the gate."""
+
+    def __init__(
+        self, disk: Disk, ident: TenantTimelineId, remote: RemoteTenant, cache: BlockCache
+    ) -> None:
+        self._disk = disk
+        self._ident = ident
+        self._remote = remote
+        self._cache = cache
+        self._directory = f"{tenant_directory(ident.tenant_id)}/timelines/{ident.timeline_id}"
+
+    def path(self, name: LayerName) -> str:
+        """Where a layer's file lies."""
+        return f"{self._directory}/{name}"
+
+    async def load(self, listed: Iterable[tuple[LayerName, int]]) -> list[Layer]:
+        """The layers an index lists; removes every other file, and those of a wrong size."""
+        await self._disk.mkdir(self._directory)
+        layers = {str(name): Layer(name, size, self.path(name)) for name, size in listed}
+        for text in await self._disk.listdir(self._directory):
+            path = f"{self._directory}/{text}"
+            if text not in layers or await self._size(path) != layers[text].size:
+                logger.info("removing %s: the index does not name it so", path)
+                await self._disk.unlink(path)
+        await self._disk.sync_dir(self._directory)
+        return list(layers.values())
+
+    async def _size(self, path: str) -> int:
+        file = await self._disk.open(path)
+        try:
+            return await file.size()
+        finally:
+            await file.close()
+
+    async def reader(self, layer: Layer) -> LayerReader:
+        """The open file of a pinned layer, downloaded first if it is not here."""
+        return await layer.reader(self._disk, self._cache, self._fetch)
+
+    @asynccontextmanager
+    async def writing(self, purpose: str) -> AsyncIterator[LayerWriter]:
+        """A writer into the temporary file of ``purpose``; finish it inside the block."""
+        file = await self._disk.open(self._temporary(purpose), create=True)
+        try:
+            await file.truncate(0)
+            yield LayerWriter(file)
+        finally:
+            await file.close()
+
+    def _temporary(self, purpose: str) -> str:
+        return f"{self._directory}/{purpose}{TEMPORARY_SUFFIX}"
+
+    async def publish(
+        self, purpose: str, name: LayerName, size: int, layers: LayerMap[Layer]
+    ) -> Layer:
+        """Give a finished temporary file its name, durably; returns the layer."""
+        assert name not in layers, f"layer {name} exists: it must not be overwritten"
+        layer = Layer(name, size, self.path(name))
+        if await self._disk.exists(layer.path):
+            logger.info("removing %s, which an attempt that failed left", layer.path)
+            await self._disk.unlink(layer.path)
+        await self._disk.rename(self._temporary(purpose), layer.path)
+        await self._disk.sync_dir(self._directory)
+        return layer
+
+    async def _fetch(self, name: LayerName, size: int) -> None:
+        """Download a layer; ``CorruptData`` if its size is not the index's."""
+        data = await self._remote.get(self._remote.layer_key(self._ident.timeline_id, name))
+        if len(data) != size:
+            raise CorruptData(f"object of layer {name} has {len(data)} bytes instead of {size}")
+        temporary = self._temporary(f"{name}.download")
+        file = await self._disk.open(temporary, create=True)
+        try:
+            await file.truncate(0)
+            await file.pwrite(0, data)
+            await file.fsync()
+        finally:
+            await file.close()
+        await self._disk.rename(temporary, self.path(name))
+        await self._disk.sync_dir(self._directory)
+
+    async def remove(self, layer: Layer) -> None:
+        """Close a layer that left the map, once nobody reads it, and remove its file."""
+        await layer.close()
+        try:
+            await self._disk.unlink(layer.path)
+        except FileMissing:
+            return

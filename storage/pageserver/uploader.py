@@ -1,0 +1,178 @@
+"""Carries a timeline's upload queue out, and knows what the object store is known to hold.
+
+After each index it asks whether this attachment is still the newest. Only then are remote
+positions advanced and objects deleted: a newer attachment has read either this index or a later
+one, so safekeepers may drop the WAL before it and nobody needs what it names no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+
+from storage.durable import read_file
+from storage.errors import PortError
+from storage.ids import TimelineId
+from storage.pageserver.backoff import Backoff
+from storage.pageserver.environment import Environment
+from storage.pageserver.index import TimelineIndex
+from storage.pageserver.layer import Layer
+from storage.pageserver.layer_name import LayerName
+from storage.pageserver.remote import RemoteTenant
+from storage.pageserver.upload_queue import DeleteLayers, PutIndex, PutLayer, UploadQueue
+from storage.tasks import interruptible
+
+logger = logging.getLogger(__name__)
+
+Uploaded = Callable[[TimelineIndex], None]
+"""Told of each index that the store holds while this attachment was still the newest."""
+
+
+class Uploader:
+    """One timeline's uploads; :meth:`run` is its only worker."""
+
+    def __init__(
+        self,
+        environment: Environment,
+        remote: RemoteTenant,
+        timeline_id: TimelineId,
+        generation: int,
+    ) -> None:
+        self._disk = environment.ports.disk
+        self._backoff = Backoff(environment.ports.entropy)
+        self._remote = remote
+        self._timeline_id = timeline_id
+        self.generation = generation
+        self._queue = UploadQueue()
+        self._wanted = asyncio.Event()
+        self._pins: dict[str, ExitStack] = {}
+        self._older_removed = False
+        self._index_etag: str | None = None
+        self.on_uploaded: Uploaded = lambda index: None
+        self.superseded = False
+
+    @property
+    def pending(self) -> int:
+        """Operations scheduled and not carried out yet."""
+        return len(self._queue)
+
+    def put_layer(self, layer: Layer) -> None:
+        """Schedule a layer; its file is kept until it is uploaded."""
+        if self.superseded:
+            return
+        pin = ExitStack()
+        pin.enter_context(layer.pin())
+        self._pins[str(layer.name)] = pin
+        self._queue.schedule(PutLayer(layer))
+        self._wanted.set()
+
+    def put_index(self, index: TimelineIndex) -> None:
+        """Schedule an index; every layer it names was scheduled before, or uploaded."""
+        assert index.generation == self.generation, f"{index.generation} is not our generation"
+        if not self.superseded:
+            self._queue.schedule(PutIndex(index))
+            self._wanted.set()
+
+    def delete_layers(self, names: tuple[LayerName, ...]) -> None:
+        """Schedule the removal of layers that the last scheduled index does not name."""
+        if not self.superseded:
+            self._queue.schedule(DeleteLayers(names))
+            self._wanted.set()
+
+    def adopt_index(self, etag: str) -> None:
+        """The store already holds this attachment's first index, with this etag."""
+        assert self._index_etag is None, "an index was uploaded already"
+        self._index_etag = etag
+
+    async def run(self) -> None:
+        """Carry operations out until the task is asked to stop."""
+        async with interruptible():
+            while True:
+                await self._wanted.wait()
+                if not self._queue:
+                    self._wanted.clear()
+                    continue
+                await self.step()
+
+    async def step(self) -> None:
+        """Carry out the next batch; on a local failure it is tried again a little later."""
+        batch = self._queue.start_batch()
+        work: list[Awaitable[None]] = []
+        for operation in batch:
+            match operation:
+                case PutLayer(layer):
+                    work.append(self._upload_layer(layer))
+                case PutIndex(index):
+                    work.append(self._upload_index(index))
+                case DeleteLayers(names):
+                    work.append(self._delete_layers(names))
+        try:
+            await _all(work)
+        except PortError as error:
+            self._queue.interrupt_batch()
+            logger.info("upload of timeline %s: %s", self._timeline_id, error)
+            await asyncio.sleep(self._backoff.next_delay_s())
+        except BaseException:
+            self._queue.interrupt_batch()
+            raise
+        else:
+            self._backoff.reset()
+            self._queue.finish_batch()
+            for operation in batch:
+                if isinstance(operation, PutLayer):
+                    self._unpin(operation.layer)
+
+    def _unpin(self, layer: Layer) -> None:
+        pin = self._pins.pop(str(layer.name), None)
+        assert pin is not None, f"{layer.name} was not pinned for its upload"
+        pin.close()
+
+    async def _upload_layer(self, layer: Layer) -> None:
+        if not self.superseded:
+            data = await read_file(self._disk, layer.path)
+            assert len(data) == layer.size, f"{layer.path}: {len(data)} of {layer.size} bytes"
+            await self._remote.put(self._remote.layer_key(self._timeline_id, layer.name), data)
+
+    async def _upload_index(self, index: TimelineIndex) -> None:
+        if self.superseded:
+            return
+        self._index_etag = await self._remote.put_index(index, previous_etag=self._index_etag)
+        if not await self._is_newest():
+            return
+        if not self._older_removed:
+            await self._remote.delete_older_indexes(self._timeline_id, self.generation)
+            self._older_removed = True
+        self.on_uploaded(index)
+
+    async def _is_newest(self) -> bool:
+        """Ask the store whether this attachment may still act; never again once it may not."""
+        if not await self._remote.is_newest(self.generation):
+            logger.info(
+                "timeline %s is attached elsewhere with a newer generation than %d: "
+                "no more uploads",
+                self._timeline_id,
+                self.generation,
+            )
+            self.superseded = True
+        return not self.superseded
+
+    async def _delete_layers(self, names: tuple[LayerName, ...]) -> None:
+        if self.superseded or not await self._is_newest():
+            return
+        for name in names:
+            await self._remote.delete(self._remote.layer_key(self._timeline_id, name))
+
+    def close(self) -> None:
+        """Let go of the files that were to be uploaded; the worker must have ended."""
+        for pin in self._pins.values():
+            pin.close()
+        self._pins.clear()
+
+
+async def _all(work: list[Awaitable[None]]) -> None:
+    """Run together and wait for every one, also when one fails: nothing may trail behind."""
+    for outcome in await asyncio.gather(*work, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome
