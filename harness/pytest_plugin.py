@@ -146,14 +146,18 @@ def base_nodeid(item: pytest.Function) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Keep only the scenario that ``python -m harness run`` names."""
+    """Drop scenarios that no chosen world runs, and all but the one ``harness run`` names."""
     wanted = config.getoption("--only-scenario")
-    if wanted:
-        items[:] = [
-            item
-            for item in items
-            if isinstance(item, pytest.Function) and base_nodeid(item) == wanted
-        ]
+    items[:] = [
+        item
+        for item in items
+        if not isinstance(item, pytest.Function)
+        or not _is_scenario(item.obj)
+        or (
+            isinstance(item.callspec.params["world"], RunSettings)
+            and wanted in ("", base_nodeid(item))
+        )
+    ]
 
 
 def runner_for(config: pytest.Config, world: str) -> WorldRunner:

@@ -1,0 +1,200 @@
+"""The pytest plugin and the command line, over a toy world that needs no loop of its own."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+CONFTEST = """
+import asyncio
+from harness.errors import CheckFailed, UnsupportedFault
+from harness.runner import Evidence, Inconclusive, RunResult, verdict_of
+
+pytest_plugins = ("harness.pytest_plugin",)
+
+
+class ToyRunner:
+    computes = ("walgen",)
+
+    def __init__(self, world):
+        self.world = world
+
+    def run(self, scenario, settings):
+        error = None
+        try:
+            asyncio.run(scenario(settings))
+        except Exception as raised:
+            error = raised
+        return RunResult(
+            settings, verdict_of(error), error, f"digest{settings.seed}", 5, 1, 2.0, 0.1, Evidence()
+        )
+
+    def close(self):
+        print("closed", self.world)
+
+
+WORLDS = {"sim": lambda: ToyRunner("sim"), "real": lambda: ToyRunner("real")}
+BENCHES = {"toy": lambda: {"speed": 3}}
+"""
+
+SCENARIOS = """
+import pytest
+from harness.errors import CheckFailed, UnsupportedFault
+from harness.runner import Inconclusive
+
+
+async def test_passes(world):
+    assert world.world in ("sim", "real")
+
+
+async def test_fails_at_seed_3(world):
+    if world.seed == 3:
+        raise CheckFailed("key 1 is gone", checker="ledger")
+
+
+@pytest.mark.parametrize("way", ["short", "long"])
+async def test_with_parameters(world, way):
+    assert way in ("short", "long")
+
+
+async def test_skips(world):
+    raise UnsupportedFault("this world cannot lose data")
+
+
+async def test_proves_nothing(world):
+    raise Inconclusive("nothing committed")
+
+
+@pytest.mark.worlds("sim", reason="needs virtual time")
+async def test_only_in_sim(world):
+    assert world.world == "sim"
+"""
+
+
+@pytest.fixture
+def suite(tmp_path):
+    """A directory with toy worlds and scenarios."""
+    (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "test_toy.py").write_text(SCENARIOS)
+    return tmp_path
+
+
+def run(suite, *words, module="pytest"):
+    return subprocess.run(
+        [sys.executable, "-m", module, *words],
+        cwd=suite,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "200"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def harness(suite, *words):
+    return run(suite, *words, module="harness")
+
+
+def test_ids_show_world_compute_and_seed(suite):
+    plain = run(suite, "--collect-only", "-q", "-k", "passes").stdout
+    seeds = run(suite, "--collect-only", "-q", "-k", "passes", "--runs", "2").stdout
+
+    assert "test_toy.py::test_passes[sim-walgen]" in plain
+    assert "test_toy.py::test_passes[real-postgres]" in plain
+    assert "sim-postgres" not in plain
+    assert "test_passes[sim-walgen-seed1]" in seeds
+    assert "test_passes[real-walgen-seed1]" not in seeds
+
+
+def test_a_marker_keeps_a_scenario_out_of_a_world(suite):
+    listing = run(suite, "--collect-only", "-q", "-k", "only_in_sim").stdout
+
+    assert "test_only_in_sim[sim-walgen]" in listing
+    assert "real" not in listing
+
+
+def test_a_failure_shows_its_replay_line_first(suite):
+    shown = run(suite, "-k", "fails", "--world", "sim", "--seed", "3").stdout
+
+    first = shown.index("replay: python -m harness run test_toy.py::test_fails_at_seed_3")
+    assert first < shown.index("key 1 is gone", first)
+    assert "--world sim --compute walgen --seed 3" in shown
+
+
+def test_unknown_options_get_one_sentence(suite):
+    for words, sentence in [
+        (["--world", "moon"], "--world 'moon' is unknown; choose sim, real or all"),
+        (["--compute", "oracle"], "--compute 'oracle' is unknown; choose walgen, postgres or all"),
+        (["--runs", "0"], "--runs 0: at least 1 is needed"),
+    ]:
+        found = run(suite, *words)
+        assert sentence in found.stdout + found.stderr
+        assert found.returncode == 4
+
+
+def test_run_ends_with_the_agreed_line(suite):
+    passed = harness(suite, "run", "test_toy.py::test_passes", "--seed", "7")
+    failed = harness(suite, "run", "test_toy.py::test_fails_at_seed_3", "--seed", "3")
+    nothing = harness(suite, "run", "test_toy.py::test_proves_nothing")
+
+    line = "verdict=passed digest=digest7 events=5 virtual_s=2.000 wall_s=0.100"
+    assert passed.stdout.splitlines()[-1] == line
+    assert passed.returncode == 0
+    assert failed.stdout.splitlines()[-1].startswith("verdict=failed")
+    assert failed.returncode == 1
+    assert nothing.stdout.splitlines()[-1].startswith("verdict=inconclusive")
+    assert nothing.returncode == 3
+
+
+def test_run_finds_one_set_of_parameters(suite):
+    found = harness(suite, "run", "test_toy.py::test_with_parameters[long]", "--seed", "2")
+
+    assert found.returncode == 0, found.stderr
+    assert found.stdout.splitlines()[-1].startswith("verdict=passed digest=digest2")
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["run", "test_toy.py::test_missing"], "no scenario 'test_toy.py::test_missing'"),
+        (["run", "missing.py::test_x"], "no scenario 'missing.py::test_x'"),
+        (["run", "test_toy.py::test_passes", "--compute", "postgres"], "does not run in world"),
+        (["run", "test_toy.py::test_skips"], "does not run in world"),
+        (["sweep", "test_toy.py::test_passes", "--seeds", "9"], "write A:B with A < B"),
+        (["bench", "warp"], "no benchmark 'warp'; there are: toy"),
+    ],
+)
+def test_bad_input_gets_one_clear_sentence(suite, words, sentence):
+    found = harness(suite, *words)
+
+    assert sentence in found.stderr
+    assert found.returncode == 2
+    assert "Traceback" not in found.stderr
+
+
+def test_sweep_counts_verdicts_and_shows_replay_lines(suite):
+    found = harness(
+        suite, "sweep", "test_toy.py::test_fails_at_seed_3", "--seeds", "0:6", "--jobs", "2"
+    )
+
+    last = found.stdout.splitlines()[-1]
+    assert last.startswith("seeds=6 passed=5 failed=1 inconclusive=0 error=0 seeds_per_s=")
+    assert found.returncode == 1
+    assert "--seed 3" in found.stderr
+
+
+def test_bench_ends_with_one_json_line(suite):
+    found = harness(suite, "bench", "toy")
+
+    assert json.loads(found.stdout.splitlines()[-1]) == {"speed": 3}
+
+
+def test_no_conftest_is_said_plainly(tmp_path):
+    found = harness(tmp_path, "bench", "toy")
+
+    assert "no conftest.py in" in found.stderr
+    assert found.returncode == 2
