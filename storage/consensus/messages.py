@@ -119,11 +119,16 @@ def _decode_history(data: bytes) -> TermHistory:
     return TermHistory(tuple(TermSwitch(term, Lsn(lsn)) for term, lsn in _SWITCH.iter_unpack(data)))
 
 
+def encode_append_header(request: AppendRequest) -> bytes:
+    """What precedes the WAL in the frame, so that the WAL itself need not be copied."""
+    return _APPEND_REQUEST.pack(b"A", *request[:5])
+
+
 def encode(message: Message) -> bytes:
     """The payload of the CopyData frame that carries ``message``."""
     match message:
-        case AppendRequest(term, begin, commit, truncate, reply, data):
-            return _APPEND_REQUEST.pack(b"A", term, begin, commit, truncate, reply) + data
+        case AppendRequest():
+            return encode_append_header(message) + message.data
         case AppendResponse():
             return _APPEND_RESPONSE.pack(b"a", *message)
         case ProposerGreeting():

@@ -125,6 +125,7 @@ class World:
         self.leaders: dict[int, int] = {}
         self.votes: set[tuple[str, int]] = set()
         self.committed = b""
+        self.committed_term = 0
         self.number = 0
         self.records = 0
         self.seen: Counter[str] = Counter()
@@ -377,8 +378,10 @@ class World:
         author.won = True
         self.seen["won"] += 1
         require(self.leaders.setdefault(term, author.number) == author.number, "one leader a term")
-        committed_end = START + len(self.committed)
-        require(start >= committed_end, f"the epoch at {start} loses commits to {committed_end:#x}")
+        # A winner of an old term may know less; it can commit nothing any more.
+        if term > self.committed_term:
+            end = START + len(self.committed)
+            require(start >= end, f"the epoch at {start} loses commits up to {end:#x}")
 
     def check_committed(self, core: Campaign, lsn: Lsn) -> None:
         self.seen["committed"] += 1
@@ -390,6 +393,7 @@ class World:
             theirs = self.committed[begin - START : overlap_end - START]
             require(ours == theirs, f"committed bytes differ before {overlap_end:#x}")
         if lsn > known_end:
+            self.committed_term = core.term
             (data, copies), *_ = self.copies(known_end, int(lsn)).most_common(1) or [(b"", 0)]
             require(copies > len(self.nodes) // 2, f"{lsn} is on no quorum's platters")
             self.committed += data

@@ -316,6 +316,11 @@ class Campaign:
         best = max(donors, key=lambda peer: peer.flush_lsn)
         return best.name, best.flush_lsn
 
+    def give_up(self, reason: str) -> list[Effect]:
+        """Start over in a higher term: only before anybody was told that this one is settled."""
+        assert not self.ended, self.phase
+        return self._lose(self.term, reason)
+
     def _higher_term(self, term: int) -> list[Effect]:
         if self.phase in (Phase.RECOVERING, Phase.LEADING):
             self.phase = Phase.DEPOSED
