@@ -10,11 +10,9 @@ from dataclasses import dataclass
 from storage.errors import BadRequest, NotReady
 from storage.lsn import INVALID_LSN, Lsn
 from storage.pageserver.datadir import DataDirectory
+from storage.pageserver.page_protocol import LATEST_LSN
 from storage.pageserver.states import State
 from storage.pageserver.timeline import Timeline
-
-LATEST_LSN = Lsn(0xFFFFFFFFFFFFFFFF)
-"""``request_lsn`` of a reader that wants whatever is newest."""
 
 
 @dataclass(frozen=True, slots=True)
