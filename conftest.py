@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from harness.benches import bench_commits, bench_parity, bench_startup
 from harness.runner import WorldRunner
 
 pytest_plugins = ("harness.pytest_plugin",)
@@ -46,4 +47,22 @@ def bench_quorum() -> Mapping[str, Any]:
     return bench()
 
 
-BENCHES = {"kernel": bench_kernel, "quorum": bench_quorum}
+def _commits() -> Mapping[str, Any]:
+    return bench_commits(sim_runner())
+
+
+def _parity() -> Mapping[str, Any]:
+    real = real_runner()
+    try:
+        return bench_parity(sim_runner(), real)
+    finally:
+        real.close()
+
+
+BENCHES = {
+    "kernel": bench_kernel,
+    "quorum": bench_quorum,
+    "commits": _commits,
+    "parity": _parity,
+    "startup": lambda: bench_startup(real_runner),
+}
