@@ -107,11 +107,30 @@ class Switch(Protocol):
 class Backend(Protocol):
     """A world's primitives. Each verb raises ``HarnessError`` for a node it does not know."""
 
-    world: str
-    abilities: frozenset[Ability]
-    network: Network
-    object_store: Switch
-    broker: Switch
+    @property
+    def world(self) -> str:
+        """``sim`` or ``real``."""
+        ...
+
+    @property
+    def abilities(self) -> frozenset[Ability]:
+        """What this world can do beyond the least."""
+        ...
+
+    @property
+    def network(self) -> Network:
+        """Fault verbs on links."""
+        ...
+
+    @property
+    def object_store(self) -> Switch:
+        """Takes S3 away."""
+        ...
+
+    @property
+    def broker(self) -> Switch:
+        """Takes the broker away."""
+        ...
 
     def now_s(self) -> float:
         """Seconds since the run began: virtual in sim, monotonic in real."""

@@ -83,7 +83,7 @@ def bench_parity(sim: WorldRunner, real: WorldRunner) -> Mapping[str, Any]:
 
 
 def bench_startup(make_runner: Callable[[], WorldRunner]) -> Mapping[str, Any]:
-    """From nothing to an endpoint that answered, in real; first run of a session and a later one."""
+    """From nothing to an endpoint that serves, in real: a session's first run and a later one."""
     found: dict[str, Any] = {"bench": "startup"}
     for compute in ("walgen", "postgres"):
         runner_started_s = time.perf_counter()

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,6 +59,3 @@ class Compute(Protocol):
         """A compute for an endpoint, not started yet."""
         ...
 
-
-ComputeFactory = Callable[[], Compute]
-Check = Callable[[], Awaitable[object] | object]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -114,7 +114,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run a scenario through its world's runner."""
     if not _is_scenario(pyfuncitem.obj):
         return None
-    settings: RunSettings = pyfuncitem.funcargs["world"]
+    settings = pyfuncitem.funcargs["world"]
+    assert isinstance(settings, RunSettings)
     nodeid = base_nodeid(pyfuncitem)
     pyfuncitem.stash[REPLAY] = settings.replay(nodeid)
     arguments = {
@@ -205,14 +206,13 @@ def run_in(request: pytest.FixtureRequest) -> RunIn:
     return run
 
 
-@pytest.hookimpl(hookwrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
     """Put the replay line in front of a failure."""
-    outcome = yield
-    report: pytest.TestReport = outcome.get_result()
+    report = yield
     replay = item.stash.get(REPLAY, None)
     if replay is None or not report.failed:
-        return
+        return report
     line = f"replay: {replay}"
     chain = getattr(report.longrepr, "chain", None)
     if chain:
@@ -222,6 +222,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Iterator[Any]:
             crash.message = f"{crash.message}  [{line}]"
     else:
         report.longrepr = f"{line}\n{report.longrepr}"
+    return report
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:

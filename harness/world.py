@@ -6,7 +6,6 @@ One class for every world; a world's own part is the :class:`harness.backend.Bac
 from __future__ import annotations
 
 import asyncio
-import inspect
 import random
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
@@ -77,7 +76,7 @@ class World:
         return Load(endpoint, options or LoadOptions(), entropy)
 
     async def eventually(
-        self, check: Callable[[], Awaitable[T] | T], *, within_s: float = 30.0, what: str = ""
+        self, check: Callable[[], Awaitable[T]], *, within_s: float = 30.0, what: str = ""
     ) -> T:
         """Repeat ``check`` until it returns instead of raising ``NotYet``; hand on its result.
 
@@ -87,8 +86,7 @@ class World:
         deadline_s = self.now_s() + within_s
         while True:
             try:
-                found = check()
-                return await found if inspect.isawaitable(found) else found
+                return await check()
             except NotYet as reason:
                 if self.now_s() >= deadline_s:
                     name = what or getattr(check, "__name__", "the check")
