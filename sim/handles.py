@@ -36,15 +36,27 @@ class SimHandle(asyncio.Handle):
         return f"<SimHandle {describe_callback(self._callback)}>"
 
 
+class Delivery(SimHandle):
+    """An arrival from the network; unlike plain callbacks, policies may reorder it."""
+
+    __slots__ = ()
+
+
 class SimTimerHandle(asyncio.TimerHandle):
     """A callback that becomes ready at ``when()``; an alarm of the simulation's environment."""
 
     __slots__ = ()
 
     def __init__(
-        self, when: float, callback: Callable[..., Any], args: tuple[Any, ...], loop: SimLoop
+        self,
+        when: float,
+        callback: Callable[..., Any],
+        args: tuple[Any, ...],
+        loop: SimLoop,
+        context: Context,
     ) -> None:
         self._when = when
+        self._context: Any = context
         self._callback: Any = callback
         self._args: Any = args
         self._loop: Any = loop

@@ -66,6 +66,7 @@ class Link:
         "_environment",
         "_held",
         "cut",
+        "draw",
         "effects",
         "entropy",
         "extra_delay_s",
@@ -87,6 +88,7 @@ class Link:
         self._environment = environment
         self.source, self.target = ends
         self.entropy = entropy
+        self.draw: Callable[[], float] = entropy.random
         self.effects = effects
         self.cut = False
         self.extra_delay_s = 0.0

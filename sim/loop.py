@@ -75,7 +75,7 @@ class SimLoop(Networking, Endings):
         """Virtual seconds; begins at :data:`START_S`."""
         return self.environment._now
 
-    def call_soon(
+    def call_soon(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """Run ``callback`` at this instant, after what is ready already (see the policy)."""
@@ -83,27 +83,28 @@ class SimLoop(Networking, Endings):
         self.push(handle)
         return handle
 
-    def call_soon_threadsafe(
+    def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
         """The same as :meth:`call_soon`: there is only one thread."""
         return self.call_soon(callback, *args, context=context)
 
-    def call_later(
+    def call_later(  # type: ignore[override]
         self, delay: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Run ``callback`` after ``delay`` seconds of virtual time."""
         when = self.environment._now + delay
         return self.call_at(when, callback, *args, context=context)
 
-    def call_at(
+    def call_at(  # type: ignore[override]
         self, when: float, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         """Run ``callback`` when :meth:`time` reaches ``when``."""
         if when != when or when == math.inf:
             raise ValueError(f"cannot schedule {describe_callback(callback)} at {when}")
-        timer = SimTimerHandle(when, callback, args, self)
-        timer._context = copy_context() if context is None else context
+        timer = SimTimerHandle(
+            when, callback, args, self, copy_context() if context is None else context
+        )
         self.environment.ring_at(when, timer)
         return timer
 
@@ -169,7 +170,9 @@ class SimLoop(Networking, Endings):
             self._running = False
             self._leave_run(hooks)
 
-    def run_until_complete(self, future: Awaitable[Any]) -> Any:
+    def run_until_complete(  # type: ignore[override]
+        self, future: Awaitable[Any]
+    ) -> Any:
         """Run until the future or coroutine is done and return its result."""
         self._check_runnable()
         task: asyncio.Future[Any]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from harness.backend import HARNESS
+from sim.datagram import DatagramTransport
 from sim.dial import Dial
 from sim.node import current_node
 from sim.server import Listener, ProtocolFactory, SimServer
@@ -28,7 +29,7 @@ class Networking(UnsupportedApis):
     network: SimNetwork
     nodes: Nodes
 
-    async def create_connection(  # type: ignore[override]
+    async def create_connection(  # type: ignore[override]  # noqa: PLR0913
         self,
         protocol_factory: ProtocolFactory,
         host: str | None = None,
@@ -48,7 +49,7 @@ class Networking(UnsupportedApis):
         source_port = local_addr[1] if local_addr else self.network.host(own).free_port()
         return await Dial(self, (own, source_port), target).connect(protocol_factory)  # type: ignore[arg-type]
 
-    async def create_server(  # type: ignore[override]
+    async def create_server(  # type: ignore[override]  # noqa: PLR0913
         self,
         protocol_factory: ProtocolFactory,
         host: str | Sequence[str] | None = None,
@@ -71,6 +72,25 @@ class Networking(UnsupportedApis):
             await server.start_serving()
         return server
 
+    async def create_datagram_endpoint(  # type: ignore[override]  # noqa: PLR0913
+        self,
+        protocol_factory: Callable[[], asyncio.DatagramProtocol],
+        local_addr: Address | None = None,
+        remote_addr: Address | None = None,
+        *,
+        sock: Any = None,
+        **options: Any,
+    ) -> tuple[asyncio.DatagramTransport, asyncio.DatagramProtocol]:
+        """Bind a datagram port; with ``remote_addr`` it speaks with that peer alone."""
+        self.refuse_tls(None, sock)
+        name, port = local_addr or ("", 0)
+        host = self._bind_name(name)
+        number = _port_number(port) or self.network.host(host).free_port()
+        protocol = protocol_factory()
+        transport = DatagramTransport(self, protocol, ((host, number), remote_addr))  # type: ignore[arg-type]
+        protocol.connection_made(transport)
+        return transport, protocol
+
     def _bind_name(self, name: str) -> str:
         """The host a listener binds; the scenario may stand in for hosts that are no nodes."""
         own = current_node()
@@ -80,7 +100,7 @@ class Networking(UnsupportedApis):
             return name
         raise OSError(errno.EADDRNOTAVAIL, f"node {own!r} cannot listen as {name!r}")
 
-    async def getaddrinfo(  # type: ignore[override]
+    async def getaddrinfo(  # type: ignore[override]  # noqa: PLR0913
         self, host: str | None, port: int | str | None, *, type: int = 0, **options: Any
     ) -> list[tuple[int, int, int, str, Address]]:
         """One address: the host's own name; every name resolves, whether or not it listens."""

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from google_crc32c import value as crc32c
 
-from sim.handles import SimHandle
+from sim.handles import Delivery, SimHandle
 from sim.link import Link
 from sim.trace import MESSAGE
 
@@ -70,13 +70,13 @@ class Pipe:
         self._last_arrival_s = 0.0
         self._scheduled = False
         self._stalled = False
-        self._handle: SimHandle
+        self._handle: Delivery
 
     def connect(self, sender: StreamTransport, receiver: StreamTransport) -> None:
         """Name both ends; deliveries run in the receiver's context."""
         self.sender = sender
         self.receiver = receiver
-        self._handle = SimHandle(self._deliver, (), receiver.context)
+        self._handle = Delivery(self._deliver, (), receiver.context)
 
     def send(self, data: bytes) -> None:
         """Put bytes on their way, or into the backlog when the window is full."""

@@ -93,7 +93,7 @@ class _FifoQueue(deque[Any]):
     """A deque whose C methods are the queue's methods."""
 
     push = deque.append
-    pop = deque.popleft  # type: ignore[assignment]
+    pop = deque.popleft
 
 
 def _mover(handle: Any) -> Any:

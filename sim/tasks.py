@@ -15,11 +15,13 @@ class SimFuture(asyncio.Future[Any]):
 
     __slots__ = ("_sequence",)
 
+    _sequence: int
+
     def __hash__(self) -> int:
         try:
             return self._sequence
         except AttributeError:
-            self._sequence: int = self._loop.next_sequence()  # type: ignore[attr-defined]
+            self._sequence = self._loop.next_sequence()  # type: ignore[attr-defined]
             return self._sequence
 
 
@@ -34,11 +36,13 @@ class SimTask(asyncio.Task[Any]):
     priority: float
     """Drawn by the PCT policy when it first sees the task."""
 
+    _sequence: int
+
     def __hash__(self) -> int:
         try:
             return self._sequence
         except AttributeError:
-            self._sequence: int = self._loop.next_sequence()  # type: ignore[attr-defined]
+            self._sequence = self._loop.next_sequence()  # type: ignore[attr-defined]
             return self._sequence
 
 
