@@ -16,7 +16,7 @@ Sink = Callable[[str, dict[str, Field]], None]
 current_sink: ContextVar[Sink | None] = ContextVar("current_sink", default=None)
 
 
-def emit(kind: str, **fields: Field) -> None:
+def emit(kind: str, /, **fields: Field) -> None:
     """Report one event to this node's world; does nothing where no world listens."""
     sink = current_sink.get()
     if sink is not None:
