@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -91,27 +90,31 @@ class KvEndpoint:
         statement = statement_of(kind, args)
         generation = self._generation
         client = await self._connection()
-        answer: Answer | None = None
+        is_usable = False
         try:
-            async with asyncio.timeout(self._timeout_s):
-                answer = answer_of(kind, await client.query(statement))
+            result = await client.query(statement)
+            is_usable = True
+            return answer_of(kind, result)
         except ServerError as error:
+            is_usable = error.severity == "ERROR"
             if kind not in WRITES or is_refusal(error.sqlstate):
                 raise Refused(str(error), sqlstate=error.sqlstate) from error
             raise OutcomeUnknown(f"{statement[:60]!r}: {error}") from error
         except (OSError, EOFError, ProtocolError) as error:
-            failure = f"{self._host}: {statement[:60]!r}: {error or type(error).__name__}"
+            failure = f"{self._host}: {statement[:60]!r}: {str(error) or type(error).__name__}"
             raise (OutcomeUnknown if kind in WRITES else Refused)(failure) from error
         finally:
-            if answer is None or generation != self._generation:
-                await client.close()
-            else:
+            if is_usable and generation == self._generation:
                 self._idle.append(client)
-        return answer
+            else:
+                await client.close()
 
     async def _connection(self) -> WireClient:
-        if self._idle:
-            return self._idle.pop()
+        while self._idle:
+            client = self._idle.pop()
+            if not client.closed:
+                return client
+            await client.close()
         options = ConnectOptions(user="seawall", database="kv", timeout_s=self._timeout_s)
         try:
             return await connect(self._host, self._port, options=options)

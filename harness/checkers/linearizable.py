@@ -1,0 +1,124 @@
+"""Each key behaves as one register: some order of its operations explains every read.
+
+Exact for keys whose written values are all different (a load's are), in O(n log n): the write of a
+value and its reads form a zone of time. If one of them ended before another began, the value was
+certainly current in between (a forward zone); else it was current at some instant of the zone
+(backward). A history is linearizable exactly if no two forward zones overlap and no backward
+zone lies inside a forward one.
+Source: Gibbons and Korach, "Testing Shared Memories", SIAM J. Comput. 26 (1997), section 4.1.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from itertools import pairwise
+from typing import NamedTuple
+
+from harness.checkers.registers import (
+    INITIAL,
+    NEVER,
+    KeyRead,
+    KeyWrite,
+    Register,
+    registers_of,
+)
+from harness.errors import CheckFailed
+from harness.history import History
+
+CHECKER = "linearizable"
+
+
+class Zone(NamedTuple):
+    """From the first end to the last beginning of the operations on one value; times in seconds.
+
+    ``first`` and ``last`` are the numbers of those two operations.
+    """
+
+    first_end_s: float
+    last_begin_s: float
+    value: str | None
+    first: int
+    last: int
+
+    @property
+    def is_forward(self) -> bool:
+        """Whether the value was certainly current all through the zone."""
+        return self.first_end_s < self.last_begin_s
+
+
+def check_linearizable(history: History) -> int:
+    """Check every key of every timeline; returns how many keys could be checked (see above)."""
+    checked = 0
+    for timeline in history.timelines():
+        for register in registers_of(history.of(timeline)):
+            if has_distinct_values(register):
+                check_register(register)
+                checked += 1
+    return checked
+
+
+def has_distinct_values(register: Register) -> bool:
+    """Whether a value names its write; deletions do not count, see :func:`zones_of`."""
+    values = [write.value for write in register.writes if write.value is not None]
+    return len(set(values)) == len(values)
+
+
+def check_register(register: Register) -> None:
+    """Raise ``CheckFailed`` if no order of the operations on this key explains its reads."""
+    zones = zones_of(register)
+    forward = sorted((zone for zone in zones if zone.is_forward), key=_first_end_s)
+    for before, after in pairwise(forward):
+        if after.first_end_s < before.last_begin_s:
+            raise _failure(register, before, after)
+    begins_s = [zone.first_end_s for zone in forward]
+    for zone in zones:
+        if not zone.is_forward:
+            position = bisect_left(begins_s, zone.last_begin_s) - 1
+            if position >= 0 and zone.first_end_s < forward[position].last_begin_s:
+                raise _failure(register, forward[position], zone)
+
+
+def zones_of(register: Register) -> list[Zone]:
+    """A zone for each value but ``None`` (absent), which several deletions may have written;
+    only a key never deleted has one for it. Leaving values out weakens the check, soundly.
+    Raises ``CheckFailed`` for a value read before it was written."""
+    reads: dict[str | None, list[KeyRead]] = {}
+    for read in register.reads:
+        if not read.pinned:
+            reads.setdefault(read.value, []).append(read)
+    writes = [write for write in register.writes if write.value is not None]
+    if len(writes) == len(register.writes):
+        writes.append(INITIAL)
+    zones: list[Zone] = []
+    for write in writes:
+        seen_by = reads.get(write.value, [])
+        if not seen_by and write.completed_at_s == NEVER:
+            continue  # Perhaps it never happened.
+        for read in seen_by:
+            if read.completed_at_s < write.invoked_at_s:
+                raise CheckFailed(
+                    f"key {register.key}: operation #{read.number} read {read.value!r} before "
+                    f"#{write.number} wrote it",
+                    checker=CHECKER,
+                )
+        operations: list[KeyWrite | KeyRead] = [write, *seen_by]
+        first = min(operations, key=lambda each: each.completed_at_s)
+        last = max(operations, key=lambda each: each.invoked_at_s)
+        zones.append(
+            Zone(first.completed_at_s, last.invoked_at_s, write.value, first.number, last.number)
+        )
+    return zones
+
+
+def _first_end_s(zone: Zone) -> float:
+    return zone.first_end_s
+
+
+def _failure(register: Register, certain: Zone, other: Zone) -> CheckFailed:
+    return CheckFailed(
+        f"key {register.key}: {certain.value!r} was current from the end of operation "
+        f"#{certain.first} at {certain.first_end_s:.6f} s to the beginning of #{certain.last} at "
+        f"{certain.last_begin_s:.6f} s, yet operations #{other.first} and #{other.last} need "
+        f"{other.value!r} to be current in between",
+        checker=CHECKER,
+    )

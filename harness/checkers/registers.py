@@ -1,0 +1,135 @@
+"""A history cut into registers: for each key, the writes that may have happened and the reads.
+
+What real time says about one key: a write *certainly happened before* another operation if it was
+acknowledged before the other began. Equal instants are taken as concurrent. Writes that failed are
+left out; those of unknown outcome may take effect at any time after they began, or never.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from harness.history import Kind, Operation, Outcome
+from storage.lsn import Lsn
+
+NEVER = float("inf")
+BEFORE_ALL = float("-inf")
+
+
+class KeyWrite(NamedTuple):
+    """A write of one key; ``None`` is a deletion. ``completed_at_s`` is ``NEVER`` unless it was
+    acknowledged; ``number`` is the operation's, -1 for the initial state."""
+
+    value: str | None
+    invoked_at_s: float
+    completed_at_s: float
+    lsn: Lsn | None
+    number: int
+
+    @property
+    def acknowledged(self) -> bool:
+        """Whether it certainly happened."""
+        return self.completed_at_s != NEVER
+
+
+class KeyRead(NamedTuple):
+    """What one answered read said of one key; ``None`` is absent."""
+
+    value: str | None
+    invoked_at_s: float
+    completed_at_s: float
+    lsn: Lsn | None
+    number: int
+    pinned: bool
+
+
+INITIAL = KeyWrite(None, BEFORE_ALL, BEFORE_ALL, Lsn(0), -1)
+"""A timeline starts empty."""
+
+
+@dataclass(slots=True)
+class Register:
+    """Everything a history says of one key, in order of invocation."""
+
+    key: int
+    writes: list[KeyWrite] = field(default_factory=list)
+    reads: list[KeyRead] = field(default_factory=list)
+
+
+def registers_of(operations: Sequence[Operation]) -> list[Register]:
+    """The registers of one timeline's operations, by ascending key."""
+    found: dict[int, Register] = {}
+    for operation in operations:
+        for key, write in _writes_of(operation):
+            register = found.get(key)
+            if register is None:
+                register = found[key] = Register(key)
+            register.writes.append(write)
+    written = sorted(found)
+    for operation in operations:
+        for key, read in _reads_of(operation, written):
+            register = found.get(key)
+            if register is None:
+                register = found[key] = Register(key)
+            register.reads.append(read)
+    return [found[key] for key in sorted(found)]
+
+
+def _writes_of(operation: Operation) -> Iterator[tuple[int, KeyWrite]]:
+    if not operation.is_write or operation.outcome is Outcome.FAILED:
+        return
+    end_s = operation.completed_at_s if operation.outcome is Outcome.OK else NEVER
+    assert end_s is not None, f"{operation} is complete but has no end"
+    for key, value in operation.changes().items():
+        yield key, KeyWrite(value, operation.invoked_at_s, end_s, operation.lsn, operation.number)
+
+
+def _reads_of(operation: Operation, written: list[int]) -> Iterator[tuple[int, KeyRead]]:
+    """What an answered read says; a scan also says which written keys were absent."""
+    end_s = operation.completed_at_s
+    if operation.outcome is not Outcome.OK or end_s is None:
+        return
+    if operation.kind is Kind.GET:
+        rows = {operation.args[0]: operation.result}
+    elif operation.kind is Kind.SCAN:
+        first, end = operation.args
+        rows = dict.fromkeys(written[bisect_left(written, first) : bisect_left(written, end)])
+        rows.update(operation.result)
+    else:
+        return
+    start_s, lsn, number = operation.invoked_at_s, operation.lsn, operation.number
+    for key, value in rows.items():
+        yield key, KeyRead(value, start_s, end_s, lsn, number, operation.source.pinned)
+
+
+class Overwritten:
+    """Answers which writes of a register cannot be current any more at an instant."""
+
+    def __init__(self, writes: Iterable[KeyWrite]) -> None:
+        acknowledged = sorted(
+            (write.completed_at_s, write.invoked_at_s) for write in writes if write.acknowledged
+        )
+        self._completed_at_s = [completed_at_s for completed_at_s, _ in acknowledged]
+        self._newest_s = [BEFORE_ALL]
+        for _, invoked_at_s in acknowledged:
+            self._newest_s.append(max(self._newest_s[-1], invoked_at_s))
+
+    def before(self, instant_s: float) -> float:
+        """A write that completed before the instant returned is overwritten for every operation
+        that begins at ``instant_s``."""
+        return self._newest_s[bisect_left(self._completed_at_s, instant_s)]
+
+
+def may_be_current(
+    writes: Sequence[KeyWrite], overwritten: Overwritten, began_s: float, ended_s: float
+) -> list[KeyWrite]:
+    """Writes whose value an operation from ``began_s`` to ``ended_s`` may see, initial included."""
+    horizon_s = overwritten.before(began_s)
+    return [
+        write
+        for write in (INITIAL, *writes)
+        if write.invoked_at_s <= ended_s and write.completed_at_s >= horizon_s
+    ]

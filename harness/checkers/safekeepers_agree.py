@@ -1,0 +1,88 @@
+"""Safekeepers hold the same WAL, byte for byte, below what all of them know to be committed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from harness.errors import CheckFailed
+from storage.ids import TenantTimelineId
+from storage.lsn import Lsn
+
+CHECKER = "safekeepers_agree"
+
+
+class TimelineState(Protocol):
+    """What a safekeeper says of a timeline, as far as it matters here."""
+
+    @property
+    def commit_lsn(self) -> Lsn:
+        """What it knows to be committed."""
+        ...
+
+    @property
+    def flush_lsn(self) -> Lsn:
+        """What it has on disk."""
+        ...
+
+    @property
+    def timeline_start_lsn(self) -> Lsn:
+        """Where the timeline begins."""
+        ...
+
+
+class Safekeeper(Protocol):
+    """A safekeeper's API, like :class:`harness.nodes.SafekeeperHandle`."""
+
+    @property
+    def name(self) -> str:
+        """The node's name."""
+        ...
+
+    async def timeline(self, timeline: TenantTimelineId) -> TimelineState:
+        """Terms and LSNs of a timeline."""
+        ...
+
+    async def digest(self, timeline: TenantTimelineId, start: Lsn, end: Lsn) -> str:
+        """A digest of the WAL bytes in [start, end)."""
+        ...
+
+
+async def check_safekeepers_agree(
+    safekeepers: Sequence[Safekeeper], timeline: TenantTimelineId, *, from_lsn: Lsn | None = None
+) -> Lsn:
+    """Compare the WAL from ``from_lsn`` (by default the timeline's start) on; returns up to where.
+
+    Raises ``CheckFailed`` naming two safekeepers and the LSN of the first byte that differs.
+    """
+    states = [await safekeeper.timeline(timeline) for safekeeper in safekeepers]
+    if not states:
+        return from_lsn or Lsn(0)
+    start = from_lsn if from_lsn is not None else max(s.timeline_start_lsn for s in states)
+    end = min(min(state.commit_lsn, state.flush_lsn) for state in states)
+    if end <= start:
+        return start
+    first = safekeepers[0]
+    expected = await first.digest(timeline, start, end)
+    for other in safekeepers[1:]:
+        if await other.digest(timeline, start, end) != expected:
+            lsn = await first_difference((first, other), timeline, start, end)
+            raise CheckFailed(
+                f"{first.name} and {other.name} differ at {lsn}, below {end} which both know "
+                f"to be committed, on timeline {timeline}",
+                checker=CHECKER,
+            )
+    return end
+
+
+async def first_difference(
+    pair: tuple[Safekeeper, Safekeeper], timeline: TenantTimelineId, start: Lsn, end: Lsn
+) -> Lsn:
+    """LSN of the first byte in [start, end) on which a pair differs, by bisection."""
+    one, other = pair
+    low, high = start, end
+    while high - low > 1:
+        middle = Lsn((low + high) // 2)
+        equal = await one.digest(timeline, low, middle) == await other.digest(timeline, low, middle)
+        low, high = (middle, high) if equal else (low, middle)
+    return low
