@@ -56,6 +56,7 @@ class SimDisk:
         """Whether a call must take the slow path: something is armed, stalled or has a cost."""
         self._capacity_bytes = options.capacity_bytes
         self._used_bytes = 0
+        self._sync_latency = options.sync.sampler(generator)
         self._station = Station(loop.environment, options.queue_servers)
         self._armed: list[ArmedFault] = []
         self._stall: asyncio.Future[None] | None = None
@@ -177,7 +178,7 @@ class SimDisk:
 
     def sync_seconds(self, dirty_bytes: int) -> float:
         """What a sync of so many bytes costs this time."""
-        return self.options.sync.draw(self.generator) + dirty_bytes / self.options.bytes_per_s
+        return self._sync_latency() + dirty_bytes / self.options.bytes_per_s
 
     def grow(self, wanted_bytes: int) -> int:
         """Reserve space for a growing file; returns how much of it the disk can give."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
-from sim.station import Latency
+from sim.latency import Latency, LogNormal
 
 
 class DiskOperation(enum.Enum):
@@ -71,7 +71,7 @@ class DiskOptions:
     on a real disk every call is a place where tasks interleave.
     """
 
-    sync: Latency = field(default=Latency(0.0002, 0.0003, 0.001, 0.02))
+    sync: Latency = field(default=LogNormal(0.0004, 0.6, 0.05))
     bytes_per_s: float = 500e6
     cached_s: float = 0.0
     yield_probability: float = 0.02

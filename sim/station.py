@@ -1,4 +1,4 @@
-"""Where simulated work takes virtual time: latency distributions and queues with a few servers.
+"""Where simulated work takes virtual time: queues with a few servers, and who holds a view.
 
 Work is carried by the environment, not by the task that asked: it keeps its place and its server
 even when that task is cancelled or its node dies, as a command already sent to a device does.
@@ -7,7 +7,6 @@ even when that task is cancelled or its node dies, as a command already sent to 
 from __future__ import annotations
 
 import asyncio
-import random
 import types
 from collections.abc import Callable, Generator
 from dataclasses import dataclass
@@ -37,31 +36,6 @@ class _Immortal:
 
 IMMORTAL: Final[Holder] = _Immortal()
 """The holder that is no node: oracles, tests, the harness."""
-
-
-@dataclass(frozen=True, slots=True)
-class Latency:
-    """A distribution of seconds: a floor, an exponential part, and now and then a slow outlier."""
-
-    floor_s: float
-    mean_extra_s: float = 0.0
-    slow_probability: float = 0.0
-    slow_s: float = 0.0
-
-    def __post_init__(self) -> None:
-        if min(self.floor_s, self.mean_extra_s, self.slow_s) < 0:
-            raise ValueError(f"{self} has a negative part; a latency only goes forward")
-        if not 0.0 <= self.slow_probability <= 1.0:
-            raise ValueError(f"slow_probability {self.slow_probability} is outside 0 … 1")
-
-    def draw(self, generator: random.Random) -> float:
-        """One latency in seconds; draws nothing for a constant."""
-        seconds = self.floor_s
-        if self.mean_extra_s:
-            seconds += generator.expovariate(1.0) * self.mean_extra_s
-        if self.slow_probability and generator.random() < self.slow_probability:
-            seconds += self.slow_s * (0.5 + generator.random())
-        return seconds
 
 
 class Station:

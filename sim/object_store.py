@@ -1,0 +1,242 @@
+"""A simulated S3 bucket that nodes share: each sees it through a view with its own troubles.
+
+Objects are whole and strongly consistent at the instant a request takes effect; when that is,
+whether it is, and whether anybody hears of it, is decided by ``sim/service.py``.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from bisect import bisect_left, insort
+from dataclasses import dataclass, field
+
+from sim.latency import Latency, LogNormal
+from sim.loop import SimLoop
+from sim.service import Caller, Service, ServiceOptions
+from sim.station import IMMORTAL, Holder
+from storage.errors import ObjectMissing, ObjectStoreError, PreconditionFailed
+from storage.ports import ObjectInfo
+
+
+@dataclass(frozen=True, slots=True)
+class ObjectStoreOptions:
+    """Costs of the bucket: the way to it, ``delete`` on top of that, and bytes per second."""
+
+    service: ServiceOptions = field(
+        default=ServiceOptions(work=LogNormal(0.01, 0.6, 2.0), timeout_s=10.0)
+    )
+    delete: Latency = field(default=LogNormal(0.005, 0.8, 2.0))
+    bytes_per_s: float = 200e6
+
+    def __post_init__(self) -> None:
+        if self.bytes_per_s <= 0:
+            raise ValueError(f"bytes_per_s {self.bytes_per_s} must be positive")
+
+
+class Bucket:
+    """The objects themselves; every operation is one instant and cannot fail by accident."""
+
+    def __init__(self) -> None:
+        self._objects: dict[str, tuple[bytes, str]] = {}
+        self._keys: list[str] = []
+
+    def put(self, key: str, data: bytes, *, if_absent: bool, if_etag: str | None) -> str:
+        """Store an object if its conditions hold; its etag is a hash of the content."""
+        present = self._objects.get(key)
+        if if_absent and present is not None:
+            raise PreconditionFailed(f"put of {key!r}: the object exists already")
+        if if_etag is not None and (present is None or present[1] != if_etag):
+            found = "no object" if present is None else f"etag {present[1]}"
+            raise PreconditionFailed(f"put of {key!r} if etag is {if_etag}: there is {found}")
+        if present is None:
+            insort(self._keys, key)
+        etag = hashlib.blake2b(data, digest_size=16).hexdigest()
+        self._objects[key] = (data, etag)
+        assert len(self._keys) == len(self._objects), "keys and objects differ"
+        return etag
+
+    def get(self, key: str) -> bytes:
+        """The content of an object, or ``ObjectMissing``."""
+        return self._find(key)[0]
+
+    def head(self, key: str) -> ObjectInfo:
+        """Size and etag of an object, or ``ObjectMissing``."""
+        data, etag = self._find(key)
+        return ObjectInfo(key, len(data), etag)
+
+    def list(self, prefix: str) -> list[ObjectInfo]:
+        """Every object whose key starts with ``prefix``, in key order."""
+        found = []
+        for number in range(bisect_left(self._keys, prefix), len(self._keys)):
+            key = self._keys[number]
+            if not key.startswith(prefix):
+                break
+            found.append(self.head(key))
+        return found
+
+    def delete(self, key: str) -> None:
+        """Remove an object, if it is there."""
+        if self._objects.pop(key, None) is not None:
+            del self._keys[bisect_left(self._keys, key)]
+
+    def _find(self, key: str) -> tuple[bytes, str]:
+        found = self._objects.get(key)
+        if found is None:
+            raise ObjectMissing(f"there is no object {key!r}")
+        return found
+
+
+class SimObjectStore:
+    """The shared bucket. ``service`` holds the fault verbs; nodes get :meth:`view`."""
+
+    def __init__(
+        self,
+        loop: SimLoop,
+        generator: random.Random,
+        options: ObjectStoreOptions | None = None,
+    ) -> None:
+        self.options = options or ObjectStoreOptions()
+        self.bucket = Bucket()
+        self.service = Service(loop, generator, ObjectStoreError, self.options.service)
+        self.delete_s = self.options.delete.sampler(generator)
+        self.deletes_slowed_by_s = 0.0
+
+    def view(self, node: str, holder: Holder = IMMORTAL) -> ObjectStoreView:
+        """The bucket as one incarnation of a node sees it."""
+        return ObjectStoreView(self, Caller(node, holder))
+
+    def admin(self) -> AdminObjects:
+        """The bucket itself, past every fault and in no time."""
+        return AdminObjects(self.bucket)
+
+    def slow_deletes(self, by_s: float) -> None:
+        """Let every delete take so many seconds longer; 0 ends it."""
+        assert by_s >= 0, f"deletes cannot be slowed by {by_s} s"
+        self.deletes_slowed_by_s = by_s
+
+    def outage(self) -> None:
+        """Every operation fails or hangs until :meth:`restore`."""
+        self.service.outage()
+
+    def restore(self) -> None:
+        """End an outage."""
+        self.service.restore()
+
+    def effects(self) -> dict[str, int]:
+        """Counters of what the faults did."""
+        return dict(self.service.effects)
+
+
+class ObjectStoreView:
+    """One node's client of the bucket; implements ``storage.ports.ObjectStore``."""
+
+    __slots__ = ("_caller", "_store")
+
+    def __init__(self, store: SimObjectStore, caller: Caller) -> None:
+        self._store = store
+        self._caller = caller
+
+    async def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_etag: str | None = None
+    ) -> str:
+        """Store an object whole and return its etag."""
+        _check_key(key)
+        owned = bytes(data)
+        bucket = self._store.bucket
+        return await self._store.service.request(
+            self._caller,
+            f"put of {key!r}",
+            lambda: bucket.put(key, owned, if_absent=if_absent, if_etag=if_etag),
+            changes=True,
+            extra_s=len(owned) / self._store.options.bytes_per_s,
+        )
+
+    async def get(self, key: str) -> bytes:
+        """The whole object, or ``ObjectMissing``."""
+        bucket = self._store.bucket
+        return await self._store.service.request(
+            self._caller, f"get of {key!r}", lambda: bucket.get(key)
+        )
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``, shorter only at the end, or ``ObjectMissing``."""
+        _check_range(offset, length)
+        bucket = self._store.bucket
+        return await self._store.service.request(
+            self._caller,
+            f"get of {key!r} at {offset}",
+            lambda: bucket.get(key)[offset : offset + length],
+        )
+
+    async def head(self, key: str) -> ObjectInfo:
+        """Size and etag, or ``ObjectMissing``."""
+        bucket = self._store.bucket
+        return await self._store.service.request(
+            self._caller, f"head of {key!r}", lambda: bucket.head(key)
+        )
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        """Every object whose key starts with ``prefix``, in key order."""
+        bucket = self._store.bucket
+        return await self._store.service.request(
+            self._caller, f"list of {prefix!r}", lambda: bucket.list(prefix)
+        )
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; harmless if it is missing."""
+        _check_key(key)
+        store = self._store
+        await store.service.request(
+            self._caller,
+            f"delete of {key!r}",
+            lambda: store.bucket.delete(key),
+            changes=True,
+            extra_s=store.delete_s() + store.deletes_slowed_by_s,
+        )
+
+
+class AdminObjects:
+    """The bucket as an oracle sees it; implements ``storage.ports.ObjectStore``."""
+
+    def __init__(self, bucket: Bucket) -> None:
+        self._bucket = bucket
+
+    async def put(
+        self, key: str, data: bytes, *, if_absent: bool = False, if_etag: str | None = None
+    ) -> str:
+        """Store an object whole and return its etag."""
+        _check_key(key)
+        return self._bucket.put(key, bytes(data), if_absent=if_absent, if_etag=if_etag)
+
+    async def get(self, key: str) -> bytes:
+        """The whole object, or ``ObjectMissing``."""
+        return self._bucket.get(key)
+
+    async def get_range(self, key: str, offset: int, length: int) -> bytes:
+        """``length`` bytes from ``offset``, shorter only at the end, or ``ObjectMissing``."""
+        _check_range(offset, length)
+        return self._bucket.get(key)[offset : offset + length]
+
+    async def head(self, key: str) -> ObjectInfo:
+        """Size and etag, or ``ObjectMissing``."""
+        return self._bucket.head(key)
+
+    async def list(self, prefix: str) -> list[ObjectInfo]:
+        """Every object whose key starts with ``prefix``, in key order."""
+        return self._bucket.list(prefix)
+
+    async def delete(self, key: str) -> None:
+        """Remove an object; harmless if it is missing."""
+        _check_key(key)
+        self._bucket.delete(key)
+
+
+def _check_key(key: str) -> None:
+    if not key:
+        raise ValueError("an object needs a key of at least one character")
+
+
+def _check_range(offset: int, length: int) -> None:
+    if offset < 0 or length < 0:
+        raise ValueError(f"a range of {length} bytes at {offset} is negative")
