@@ -13,132 +13,47 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
-from storage.errors import NotReady, SeawallError
+from storage.errors import SeawallError
 from storage.ids import TenantId, TimelineId
 from storage.log import TraceIds, one_line
+from storage.registration import (
+    Registration,
+    ShutdownRequested,
+    TaskInfo,
+    TaskKind,
+    current,
+    current_registration,
+    interruptible,
+    shutdown_requested,
+    sleep_unless_shutdown,
+    wait_shutdown,
+)
+
+__all__ = [
+    "Registration",
+    "ShutdownRequested",
+    "TaskFailed",
+    "TaskInfo",
+    "TaskKind",
+    "TaskRegistry",
+    "current_registration",
+    "interruptible",
+    "shutdown_requested",
+    "sleep_unless_shutdown",
+    "wait_shutdown",
+]
 
 logger = logging.getLogger(__name__)
 
-CANCEL_GRACE_S = 1.0
+CANCEL_GRACE_S = 2.0
 """How long a cancelled task may take to unwind before a shutdown gives it up, in seconds."""
-
-
-class TaskKind(StrEnum):
-    """What a task is for; the first filter of a shutdown and the first column of ``/v1/tasks``."""
-
-    WIRE_LISTENER = "wire_listener"
-    WIRE_CONNECTION = "wire_connection"
-    HTTP_SERVER = "http_server"
-    HTTP_REQUEST = "http_request"
-    BROKER_PUBLISHER = "broker_publisher"
-    BROKER_SUBSCRIBER = "broker_subscriber"
-    WAL_RECEIVER = "wal_receiver"
-    WAL_SENDER = "wal_sender"
-    WAL_BACKUP = "wal_backup"
-    WAL_REMOVER = "wal_remover"
-    CALLMEMAYBE = "callmemaybe"
-    CHECKPOINTER = "checkpointer"
-    LAYER_FLUSH = "layer_flush"
-    UPLOAD = "upload"
-    COMPACTION = "compaction"
-    GC = "gc"
-    ATTACH = "attach"
-    PROPOSER = "proposer"
-    ENDPOINT = "endpoint"
-    DISK = "disk"
-    METRICS = "metrics"
 
 
 class TaskFailed(SeawallError):
     """A critical task ended although nobody asked it to; the cause is what it raised, if it did."""
-
-
-class ShutdownRequested(NotReady):
-    """The current task was asked to stop while it waited; let it pass through to the top."""
-
-    sqlstate = "57P01"
-
-
-@dataclass(frozen=True, slots=True)
-class TaskInfo:
-    """One row of ``GET /v1/tasks``; ``number`` grows with every task of the node."""
-
-    number: int
-    kind: TaskKind
-    name: str
-    tenant_id: TenantId | None
-    timeline_id: TimelineId | None
-    critical: bool
-    stopping: bool
-
-
-class Registration:
-    """A live task's entry: its shutdown flag, and who wants to hear of it."""
-
-    def __init__(self, info: TaskInfo) -> None:
-        self._info = info
-        self.stopping = False
-        self.ended = asyncio.Event()
-        self.task: asyncio.Task[Any] | None = None
-        self._stop_requested = asyncio.Event()
-        self._callbacks: dict[int, Callable[[], object]] = {}
-        self._callbacks_added = 0
-
-    @property
-    def info(self) -> TaskInfo:
-        """Present state of the entry."""
-        info = self._info
-        return TaskInfo(
-            info.number, info.kind, info.name, info.tenant_id, info.timeline_id, info.critical,
-            self.stopping,
-        )
-
-    def matches(
-        self, kind: TaskKind | None, tenant_id: TenantId | None, timeline_id: TimelineId | None
-    ) -> bool:
-        """Whether a shutdown with these filters means this task; ``None`` means any."""
-        return (
-            (kind is None or kind is self._info.kind)
-            and (tenant_id is None or tenant_id == self._info.tenant_id)
-            and (timeline_id is None or timeline_id == self._info.timeline_id)
-        )
-
-    def request_shutdown(self) -> None:
-        """Raise the flag, wake who waits for it, and call the callbacks; repeating is harmless."""
-        if self.stopping:
-            return
-        self.stopping = True
-        self._stop_requested.set()
-        for callback in list(self._callbacks.values()):
-            callback()
-
-    async def wait_shutdown(self) -> None:
-        """Return once a shutdown of this task was requested."""
-        await self._stop_requested.wait()
-
-    def on_shutdown(self, callback: Callable[[], object]) -> Callable[[], None]:
-        """Call ``callback`` at the request (now, if it came already); returns how to forget it."""
-        self._callbacks_added += 1
-        key = self._callbacks_added
-        self._callbacks[key] = callback
-        if self.stopping:
-            callback()
-        return lambda: void_pop(self._callbacks, key)
-
-
-def void_pop(callbacks: dict[int, Callable[[], object]], key: int) -> None:
-    """Forget a callback; forgetting twice is harmless."""
-    callbacks.pop(key, None)
-
-
-_current: contextvars.ContextVar[Registration | None] = contextvars.ContextVar(
-    "current_registration", default=None
-)
 
 
 class TaskRegistry:
@@ -150,9 +65,9 @@ class TaskRegistry:
         self._live: dict[int, Registration] = {}
         self._started = 0
         self._failure: TaskFailed | None = None
-        self._failed = asyncio.Event()
+        self._watched = asyncio.Event()
 
-    def spawn(
+    def spawn(  # noqa: PLR0913 - the keywords read as one declaration at the call
         self,
         kind: TaskKind,
         name: str,
@@ -169,10 +84,8 @@ class TaskRegistry:
         """
         entry = self._register(kind, name, tenant_id, timeline_id, critical)
         context = contextvars.copy_context()
-        context.run(_current.set, entry)
-        task = asyncio.get_running_loop().create_task(
-            work, name=f"{kind}:{name}", context=context
-        )
+        context.run(current.set, entry)
+        task = asyncio.get_running_loop().create_task(work, name=f"{kind}:{name}", context=context)
         entry.task = task
         task.add_done_callback(lambda done: self._ended(entry, done))
         return task
@@ -204,11 +117,11 @@ class TaskRegistry:
         """Register the running task, which a library started, while the block runs."""
         entry = self._register(kind, name, tenant_id, timeline_id, False)
         entry.task = asyncio.current_task()
-        token = _current.set(entry)
+        token = current.set(entry)
         try:
             yield entry
         finally:
-            _current.reset(token)
+            current.reset(token)
             self._forget(entry)
 
     def _forget(self, entry: Registration) -> None:
@@ -222,7 +135,10 @@ class TaskRegistry:
         if error is not None and not (entry.stopping and isinstance(error, ShutdownRequested)):
             logger.error(
                 "task %s %s failed: %s",
-                entry.info.kind, entry.info.name, one_line(error), exc_info=error,
+                entry.info.kind,
+                entry.info.name,
+                one_line(error),
+                exc_info=error,
             )
         if entry.info.critical and not entry.stopping:
             self._critical_ended(entry, error)
@@ -233,7 +149,7 @@ class TaskRegistry:
         how = "ended unexpectedly" if error is None else f"failed: {one_line(error)}"
         self._failure = TaskFailed(f"critical task {entry.info.kind} {entry.info.name} {how}")
         self._failure.__cause__ = error
-        self._failed.set()
+        self._watched.set()
 
     async def shutdown(
         self,
@@ -255,7 +171,7 @@ class TaskRegistry:
     def _matching(
         self, kind: TaskKind | None, tenant_id: TenantId | None, timeline_id: TimelineId | None
     ) -> list[Registration]:
-        caller = _current.get()
+        caller = current.get()
         return [
             entry
             for entry in self._live.values()
@@ -269,8 +185,9 @@ class TaskRegistry:
         late = await _still_running(entries, within_s)
         for entry in late:
             assert entry.task is not None
-            logger.info("task %s %s did not stop by itself; cancelled",
-                        entry.info.kind, entry.info.name)
+            logger.info(
+                "task %s %s did not stop by itself; cancelled", entry.info.kind, entry.info.name
+            )
             entry.task.cancel("shutdown")
         stuck = await _still_running(late, CANCEL_GRACE_S)
         for entry in stuck:
@@ -281,79 +198,29 @@ class TaskRegistry:
         """Every live task in order of its start, for ``GET /v1/tasks``."""
         return [entry.info for entry in self._live.values()]
 
-    async def watch(self) -> None:
-        """Wait for ever; raises ``TaskFailed`` when a critical task ends without being asked."""
-        await self._failed.wait()
-        assert self._failure is not None
-        raise self._failure
+    async def watch(self, until: asyncio.Event | None = None) -> None:
+        """Return once ``until`` is set; raise ``TaskFailed`` when a critical task ends before.
+
+        For a node's main: ``await registry.watch(context.stopping)``.
+        """
+        waker = asyncio.get_running_loop().create_task(self._wake_watcher(until))
+        try:
+            await self._watched.wait()
+        finally:
+            waker.cancel()
+        if self._failure is not None:
+            raise self._failure
+        self._watched.clear()
+
+    async def _wake_watcher(self, until: asyncio.Event | None) -> None:
+        if until is not None:
+            await until.wait()
+            self._watched.set()
 
 
-async def _still_running(
-    entries: Sequence[Registration], within_s: float
-) -> list[Registration]:
+async def _still_running(entries: Sequence[Registration], within_s: float) -> list[Registration]:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(within_s):
             for entry in entries:
                 await entry.ended.wait()
     return [entry for entry in entries if not entry.ended.is_set()]
-
-
-def current_registration() -> Registration | None:
-    """Entry of the registered task that runs now, or ``None`` outside of any."""
-    return _current.get()
-
-
-def shutdown_requested() -> bool:
-    """Whether the current registered task was asked to stop; false outside of any."""
-    entry = _current.get()
-    return entry is not None and entry.stopping
-
-
-async def wait_shutdown() -> None:
-    """Return once the current registered task is asked to stop; never, outside of any."""
-    entry = _current.get()
-    if entry is None:
-        await asyncio.get_running_loop().create_future()
-        return
-    await entry.wait_shutdown()
-
-
-async def sleep_unless_shutdown(delay_s: float) -> bool:
-    """Sleep ``delay_s`` seconds; true, and at once, if the current task is asked to stop."""
-    if shutdown_requested():
-        return True
-    with contextlib.suppress(TimeoutError):
-        async with asyncio.timeout(delay_s):
-            await wait_shutdown()
-    return shutdown_requested()
-
-
-@contextlib.asynccontextmanager
-async def interruptible() -> AsyncIterator[None]:
-    """Waits inside the block raise ``ShutdownRequested`` when the current task is asked to stop.
-
-    Works as ``asyncio.timeout`` does: the task is cancelled and the cancellation converted.
-    """
-    entry = _current.get()
-    task = asyncio.current_task()
-    if entry is None or task is None:
-        yield
-        return
-    if entry.stopping:
-        raise ShutdownRequested("the task is asked to stop")
-    cancelled_by_us = False
-
-    def interrupt() -> None:
-        nonlocal cancelled_by_us
-        cancelled_by_us = True
-        task.cancel("shutdown requested")
-
-    forget = entry.on_shutdown(interrupt)
-    try:
-        yield
-    except asyncio.CancelledError as error:
-        if cancelled_by_us and task.uncancel() == 0:
-            raise ShutdownRequested("the task is asked to stop") from error
-        raise
-    finally:
-        forget()

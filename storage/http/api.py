@@ -138,6 +138,14 @@ class Route:
             raise BadRequest(f"{self.method} {self.path} takes no body")
         return Request(path, converted, body)
 
+    def check_answer(self, data: Any) -> None:
+        """Our own answer must be what the OpenAPI document promises; ``AssertionError`` if not."""
+        if self.answer is not None:
+            try:
+                check(data, self.answer, "answer")
+            except BadRequest as error:
+                raise AssertionError(f"{self.method} {self.path}: {error}") from error
+
 
 class Api:
     """The operations of one node; ``title`` names the node's role in the OpenAPI document."""
@@ -178,7 +186,9 @@ class Api:
         """Whether the operation is declared."""
         return any(route.method == method and route.path == path for route in self.routes)
 
-    def find(self, method: str, path: str, segments: tuple[str, ...]) -> tuple[Route, dict[str, str]]:
+    def find(
+        self, method: str, path: str, segments: tuple[str, ...]
+    ) -> tuple[Route, dict[str, str]]:
         """The route of a request below the prefix, first declared first."""
         allowed = []
         for route in self.routes:

@@ -9,6 +9,7 @@ from typing import Any
 import h11
 
 from storage.errors import ProtocolError, SeawallError
+from storage.http.json_text import dump
 
 ANSWER_BYTES_MAX = 64 << 20
 """Largest answer accepted."""
@@ -53,7 +54,7 @@ async def call(  # noqa: PLR0913 - an address and a request; every one of them i
 def _request_bytes(
     connection: h11.Connection, method: str, authority: str, path: str, body: Any
 ) -> bytes:
-    data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
+    data = b"" if body is None else dump(body)
     headers = [("Host", authority), ("Connection", "close"), ("Content-Length", str(len(data)))]
     if data:
         headers.append(("Content-Type", "application/json"))
@@ -102,7 +103,9 @@ def _result(status: int, content_type: str, data: bytes) -> Any:
         return answer
     if isinstance(answer, dict):
         raise HttpError(
-            status, str(answer.get("kind", "")), str(answer.get("msg", "")),
+            status,
+            str(answer.get("kind", "")),
+            str(answer.get("msg", "")),
             str(answer.get("trace_id", "")),
         )
     raise HttpError(status, "unknown", str(answer)[:200], "")

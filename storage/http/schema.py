@@ -148,7 +148,9 @@ def check_schema(schema: Schema, where: str) -> None:
     """Raise ``ValueError`` for a schema that uses a keyword or type this module does not know."""
     for keyword, argument in schema.items():
         if keyword not in _RULES and keyword not in _ANNOTATIONS:
-            raise ValueError(f"{where}: {keyword!r} is no schema keyword known here: {list(_RULES)}")
+            raise ValueError(
+                f"{where}: {keyword!r} is no schema keyword known here: {list(_RULES)}"
+            )
         if keyword == "type":
             for name in [argument] if isinstance(argument, str) else argument:
                 if name not in _TYPES:

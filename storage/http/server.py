@@ -8,10 +8,8 @@ an answer depends on the wall clock, so two runs of one seed send the same bytes
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import logging
-from dataclasses import asdict
 from typing import Any
 from urllib.parse import unquote
 
@@ -28,9 +26,17 @@ from storage.http.api import (
     RouteMissing,
     Text,
 )
+from storage.http.json_text import dump, plain
 from storage.http.openapi import openapi_document
 from storage.log import log_failure, one_line
-from storage.tasks import TaskKind, TaskRegistry
+from storage.tasks import (
+    Registration,
+    TaskInfo,
+    TaskKind,
+    TaskRegistry,
+    current_registration,
+    wait_shutdown,
+)
 
 __all__ = ["Api", "Handler", "HttpServer", "Reply", "Request", "Text", "serve"]
 
@@ -38,6 +44,9 @@ logger = logging.getLogger(__name__)
 
 BODY_BYTES_MAX = 16 << 20
 """Largest request body accepted."""
+
+_UNWIND_S = 4.0
+"""What closing may take beyond the time given to requests, in seconds."""
 
 # aiohttp would otherwise print the wall clock and its own version.
 _FIXED_HEADERS = {"Date": "Thu, 01 Jan 1970 00:00:00 GMT", "Server": "seawall"}
@@ -51,10 +60,15 @@ class BodyTooLarge(RequestError):
 
 
 def _json_response(status: int, data: Any) -> web.Response:
-    body = json.dumps(data, separators=(",", ":"), ensure_ascii=False).encode()
     return web.Response(
-        status=status, body=body, content_type="application/json", headers=_FIXED_HEADERS
+        status=status, body=dump(data), content_type="application/json", headers=_FIXED_HEADERS
     )
+
+
+def _response(answer: Reply | Text) -> web.Response:
+    if isinstance(answer, Reply):
+        return _json_response(answer.status, answer.data)
+    return web.Response(text=answer.text, content_type=answer.content_type, headers=_FIXED_HEADERS)
 
 
 def status_and_kind(error: BaseException) -> tuple[int, str]:
@@ -78,13 +92,18 @@ class HttpServer:
         self._registry = registry
         self._listener: asyncio.Server | None = None
         self._protocols = _ProtocolFactory(self)
-        self._closed = asyncio.Event()
+        self._entry: Registration | None = None
+        self._requests: dict[int, Registration] = {}
+        self._request_end_s = 3.0
 
     async def listen(self, host: str, port: int) -> None:
         """Start accepting connections."""
         assert self._listener is None, "a server listens once"
         loop = asyncio.get_running_loop()
         self._listener = await loop.create_server(self._protocols, host, port)
+        started = asyncio.Event()
+        self._registry.spawn(TaskKind.HTTP_SERVER, f"{host}:{port}", self._hold_listener(started))
+        await started.wait()
 
     @property
     def port(self) -> int:
@@ -93,39 +112,53 @@ class HttpServer:
         port: int = self._listener.sockets[0].getsockname()[1]
         return port
 
-    async def close(self, *, within_s: float = 5.0) -> None:
-        """Stop listening at once; requests under way get ``within_s`` seconds to end."""
-        if self._listener is not None:
-            self._listener.close()
-            self._listener = None
-            self._protocols.pre_shutdown()
-            await self._protocols.shutdown(within_s)
+    async def close(self, *, within_s: float = 3.0) -> None:
+        """Stop listening at once; requests under way are asked to stop, then cancelled."""
+        assert self._entry is not None, "only a server that listens can be closed"
+        self._request_end_s = within_s
+        await self._registry.stop([self._entry], within_s=within_s + _UNWIND_S)
+
+    async def _hold_listener(self, started: asyncio.Event) -> None:
+        self._entry = current_registration()
+        assert self._entry is not None
+        assert self._listener is not None
+        self._entry.on_shutdown(self._listener.close)
+        started.set()
+        await wait_shutdown()
+        requests = list(self._requests.values())
+        await self._registry.stop(requests, within_s=self._request_end_s)
+        self._protocols.pre_shutdown()
+        await self._protocols.shutdown(_UNWIND_S / 4)
 
     # ---- one request
 
     async def answer(self, raw: web.BaseRequest) -> web.StreamResponse:
         """Answer one request, whatever happens; for the protocol."""
+        doing = f"{raw.method} {raw.rel_url.raw_path}"
         try:
-            path = raw.rel_url.raw_path
-            with self._registry.adopt(TaskKind.HTTP_REQUEST, f"{raw.method} {path}"):
-                answer = await self._handle(raw, path)
+            with self._registry.adopt(TaskKind.HTTP_REQUEST, doing) as entry:
+                self._requests[entry.info.number] = entry
+                try:
+                    return _response(await self._handle(raw))
+                finally:
+                    del self._requests[entry.info.number]
         except Exception as error:
-            return self.failure(f"{raw.method} {raw.rel_url.raw_path}", error)
-        if isinstance(answer, Text):
-            return web.Response(
-                text=answer.text, content_type=answer.content_type, headers=_FIXED_HEADERS
-            )
-        if isinstance(answer, Reply):
-            return _json_response(answer.status, answer.data)
-        return _json_response(200, answer)
+            return self.failure(doing, error)
 
-    async def _handle(self, raw: web.BaseRequest, path: str) -> Any:
+    async def _handle(self, raw: web.BaseRequest) -> Any:
+        path = raw.rel_url.raw_path
         if not path.startswith(PREFIX + "/"):
             raise RouteMissing(f"no such path: {path}; all paths begin with {PREFIX}/")
         segments = tuple(unquote(part) for part in path[len(PREFIX) + 1 :].split("/"))
         route, parameters = self._api.find(raw.method, path, segments)
         body = await _read_json(raw)
-        return await route.handler(route.request(parameters, _read_query(raw), body))
+        answer = await route.handler(route.request(parameters, _read_query(raw), body))
+        if isinstance(answer, Text):
+            return answer
+        reply = answer if isinstance(answer, Reply) else Reply(200, answer)
+        reply = Reply(reply.status, plain(reply.data))
+        route.check_answer(reply.data)
+        return reply
 
     def failure(self, doing: str, error: BaseException) -> web.Response:
         """The answer for an error, which is logged under the same trace id."""
@@ -161,6 +194,8 @@ async def _read_json(raw: web.BaseRequest) -> Any:
 
 async def _read_body(raw: web.BaseRequest) -> bytes:
     declared = raw.content_length or 0
+    if raw.headers.get("Expect", "").lower() == "100-continue" and raw.transport is not None:
+        raw.transport.write(b"HTTP/1.1 100 Continue\r\n\r\n")
     chunks: list[bytes] = []
     size = 0
     while declared <= BODY_BYTES_MAX and (chunk := await raw.content.readany()):
@@ -218,8 +253,8 @@ async def serve(api: Api, host: str, port: int, registry: TaskRegistry) -> HttpS
     async def status(_request: Request) -> dict[str, Any]:
         return {"title": api.title, "node": registry.node, "tasks": len(registry.snapshot())}
 
-    async def tasks(_request: Request) -> list[dict[str, Any]]:
-        return [asdict(info) for info in registry.snapshot()]
+    async def tasks(_request: Request) -> list[TaskInfo]:
+        return registry.snapshot()
 
     for path, handler, summary in (
         ("/openapi.json", document, "This document"),

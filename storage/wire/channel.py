@@ -11,7 +11,6 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from storage.errors import ProtocolError
 from storage.tasks import ShutdownRequested
 from storage.wire import messages as m
 from storage.wire.codec import Connection, Limits
@@ -19,6 +18,9 @@ from storage.wire.states import Sender
 
 READ_AHEAD_BYTES = 256 * 1024
 """Beyond this many unread bytes the peer is made to wait (plus the message being received)."""
+
+YIELD_BYTES = 1024 * 1024
+"""A sender whose peer keeps up lets other tasks run after this much copy data."""
 
 GATHER_BYTES = 64 * 1024
 """Gathered output beyond this size is handed to the transport."""
@@ -34,7 +36,6 @@ class Channel(asyncio.Protocol):
         on_open: Callable[[Channel], None] | None = None,
     ) -> None:
         self.connection = Connection(role, limits)
-        self.broken = False
         self._on_open = on_open
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
@@ -47,6 +48,7 @@ class Channel(asyncio.Protocol):
         self._closed = asyncio.Event()
         self._out: list[bytes] = []
         self._out_size = 0
+        self._unyielded = 0
 
     # ---- called by the transport
 
@@ -129,13 +131,9 @@ class Channel(asyncio.Protocol):
         self._wake_writer()
 
     async def receive(self) -> m.Message:
-        """The next message. Raises ``ProtocolError``, ``ConnectionError``, ``ShutdownRequested``."""
+        """The next message; raises ``ProtocolError`` for what is none, and as all waits do."""
         while True:
-            try:
-                message = self.connection.next_message()
-            except ProtocolError:
-                self.broken = True
-                raise
+            message = self.connection.next_message()
             if message is not None:
                 return message
             await self._wait_readable()
@@ -143,11 +141,7 @@ class Channel(asyncio.Protocol):
     async def receive_copy_data(self) -> bytes | None:
         """The next piece of copy data, or ``None`` if another message comes first."""
         while True:
-            try:
-                data = self.connection.take_copy_data()
-            except ProtocolError:
-                self.broken = True
-                raise
+            data = self.connection.take_copy_data()
             if data is not None:
                 return data
             if self.connection.has_message:
@@ -177,6 +171,7 @@ class Channel(asyncio.Protocol):
     def send_copy_data(self, parts: tuple[bytes, ...], size: int) -> None:
         """Send one piece of copy data at once, after what was gathered."""
         frame = self.connection.encode_copy_data(parts, size)
+        self._unyielded += size
         if self._out:
             self._out.append(frame)
             self.flush()
@@ -203,8 +198,16 @@ class Channel(asyncio.Protocol):
         if self._loss is None:
             self.flush()
 
+    @property
+    def must_drain(self) -> bool:
+        """Whether a sender of much data should :meth:`drain` now."""
+        return self.write_paused or self._unyielded > YIELD_BYTES
+
     async def drain(self) -> None:
-        """Wait while the transport's buffer is full."""
+        """Wait while the transport's buffer is full, and let other tasks run now and then."""
+        if self._unyielded > YIELD_BYTES:
+            self._unyielded = 0
+            await asyncio.sleep(0)
         while self.write_paused:
             if self._loss is not None:
                 raise ConnectionResetError("the connection is closed") from self._loss

@@ -112,8 +112,11 @@ class Client:
         """Run one statement by the extended protocol, with text values for ``$1`` …"""
         values = tuple(None if value is None else value.encode() for value in parameters)
         return await self._run(
-            m.Parse("", sql), m.Bind("", "", values), m.Describe(m.Target.PORTAL, ""),
-            m.Execute(""), m.Sync(),
+            m.Parse("", sql),
+            m.Bind("", "", values),
+            m.Describe(m.Target.PORTAL, ""),
+            m.Execute(""),
+            m.Sync(),
         )
 
     async def _run(self, *messages: m.Message) -> Result:

@@ -11,9 +11,9 @@ import struct
 from dataclasses import dataclass
 
 from storage.errors import ProtocolError
-from storage.wire import formats, startup
+from storage.wire import decoding, encoding, startup
 from storage.wire import messages as m
-from storage.wire.states import COPY_ENDS, Copy, Phase, Progress, Sender
+from storage.wire.states import Copy, Phase, Progress, Sender
 
 _HEADER = struct.Struct("!Bi")
 _LENGTH = struct.Struct("!i")
@@ -44,7 +44,7 @@ class Connection:
         self.progress = Progress()
         self.eof = False
         self._limits = limits or Limits()
-        self._table = formats.FRONTEND if role is Sender.SERVER else formats.BACKEND
+        self._table = decoding.FRONTEND if role is Sender.SERVER else decoding.BACKEND
         self._peer_copies = _PEER_COPY_STATES[self.peer]
         self._own_copies = _PEER_COPY_STATES[role]
         self._data = b""
@@ -99,6 +99,7 @@ class Connection:
         if length < 4 or length > self._limits.small:
             self._check_length(kind, length)
         if left <= length:
+            self._check_length(kind, length)
             self._wanted = length + 1
             if left + self._later_size <= length:
                 return None
@@ -147,7 +148,7 @@ class Connection:
         kind, start, end = frame
         self._offset = end
         self._wanted = 0
-        message = formats.decode(self._table, kind, self._data[start:end])
+        message = decoding.decode(self._table, kind, self._data[start:end])
         self.progress.advance(self.peer, type(message))
         return message
 
@@ -187,7 +188,7 @@ class Connection:
             return startup.encode_startup(message)
         if isinstance(message, m.EncryptionRefused):
             return b"N"
-        return formats.encode(message)
+        return encoding.encode(message)
 
     def encode_copy_data(self, parts: tuple[bytes, ...], size: int) -> bytes:
         """One CopyData message whose data is ``parts`` in order, ``size`` bytes in all."""

@@ -16,13 +16,14 @@ from typing import Any
 from storage.errors import PortError, ProtocolError, RequestError, SeawallError
 from storage.log import TraceIds, log_failure, one_line
 from storage.tasks import ShutdownRequested
-from storage.wire import formats
+from storage.wire import encoding
 from storage.wire import messages as m
 from storage.wire import sql as text
 from storage.wire.channel import Channel
 from storage.wire.codec import Limits
 from storage.wire.extended import DescribeCommand, ExtendedQuery, NotSupported
 from storage.wire.session import Answering, Session
+from storage.wire.session_commands import PARAMETERS, SessionCommands
 from storage.wire.startup import parse_options
 from storage.wire.states import Copy, Phase
 
@@ -30,22 +31,6 @@ logger = logging.getLogger(__name__)
 
 QueryHandler = Callable[[Session, str], Awaitable[None]]
 """Answers one command of a session; what it raises becomes an ErrorResponse."""
-
-PARAMETERS = {
-    # Not newer than any client we support: pg_receivewal refuses servers newer than itself.
-    "server_version": "15.0",
-    "server_encoding": "UTF8",
-    "client_encoding": "UTF8",
-    "DateStyle": "ISO, MDY",
-    "IntervalStyle": "postgres",
-    "TimeZone": "UTC",
-    "integer_datetimes": "on",
-    "standard_conforming_strings": "on",
-    "is_superuser": "on",
-    "in_hot_standby": "off",
-    "default_transaction_read_only": "off",
-}
-"""ParameterStatus of every session: what psql, psycopg2 and replication clients look at."""
 
 
 def _no_description(_command: str) -> None:
@@ -73,52 +58,74 @@ class Conversation:
         self._handler = handler
         self._options = options
         self._trace_ids = trace_ids
-        self._status = m.TransactionStatus.IDLE
+        self._commands = SessionCommands()
+        self._process_id = 0
+        self._running: asyncio.Task[object] | None = None
+        self._cancel_requested = False
 
-    async def run(self, process_id: int) -> None:
-        """Talk until the client leaves, is lost, breaks the protocol, or we are to stop."""
+    async def run(self, process_id: int, cancel: Callable[[m.CancelRequest], None]) -> None:
+        """Talk until the client leaves, is lost, breaks the protocol, or we are to stop.
+
+        ``cancel`` carries a CancelRequest out; ``process_id`` is what ours would name.
+        """
         channel = self._channel
+        self._process_id = process_id
         try:
-            session = await self._start(process_id)
+            session = await self._start(cancel)
             if session is not None:
                 await self._serve(session)
         except ConnectionError as error:
             logger.info("connection of %s lost: %s", channel.peer_name, error)
         except (ProtocolError, ShutdownRequested) as error:
             self._report_fatal(error)
+        except asyncio.CancelledError:
+            channel.abort()
+            raise
         finally:
             await channel.close(within_s=self._options.close_within_s)
 
+    @property
+    def key(self) -> m.BackendKeyData:
+        """What a CancelRequest for this session carries."""
+        # The secret guards against mistakes, not attackers: nodes trust their network.
+        secret = (self._process_id * 2654435761) & 0x7FFFFFFF
+        return m.BackendKeyData(self._process_id, struct.pack("!i", secret))
+
+    def cancel_command(self) -> None:
+        """Interrupt the command that runs now, if one does; the client gets an error for it."""
+        if self._running is not None and not self._cancel_requested:
+            self._cancel_requested = True
+            self._running.cancel("query cancelled")
+
     # ---- start-up
 
-    async def _start(self, process_id: int) -> Session | None:
-        async with asyncio.timeout(self._options.startup_timeout_s):
-            startup = await self._receive_startup()
-        if startup is None:
+    async def _start(self, cancel: Callable[[m.CancelRequest], None]) -> Session | None:
+        try:
+            async with asyncio.timeout(self._options.startup_timeout_s):
+                startup = await self._receive_startup()
+        except TimeoutError:
+            raise ProtocolError("no start-up packet came in time") from None
+        if isinstance(startup, m.CancelRequest):
+            cancel(startup)
             return None
         self._negotiate(startup)
         settings = parse_options(startup.parameters.get("options", ""))
         self._channel.send(m.AuthenticationOk())
         for name, value in PARAMETERS.items():
             self._channel.send(m.ParameterStatus(name, value))
-        for name in ("application_name", "user"):
-            status_name = "session_authorization" if name == "user" else name
-            self._channel.send(m.ParameterStatus(status_name, startup.parameters.get(name, "")))
-        # Cancelling is tolerated but does nothing, so the secret protects nothing.
-        self._channel.send(m.BackendKeyData(process_id, struct.pack("!i", process_id)))
+        for status, name in (("application_name",) * 2, ("session_authorization", "user")):
+            self._channel.send(m.ParameterStatus(status, startup.parameters.get(name, "")))
+        self._channel.send(self.key)
         self._ready()
         return Session(self._channel, startup.parameters, settings)
 
-    async def _receive_startup(self) -> m.Startup | None:
+    async def _receive_startup(self) -> m.Startup | m.CancelRequest:
         while True:
-            match await self._channel.receive():
-                case m.Startup() as startup:
-                    return startup
-                case m.CancelRequest():
-                    return None
-                case _:
-                    self._channel.send(m.EncryptionRefused())
-                    self._channel.flush()
+            message = await self._channel.receive()
+            if isinstance(message, (m.Startup, m.CancelRequest)):
+                return message
+            self._channel.send(m.EncryptionRefused())
+            self._channel.flush()
 
     def _negotiate(self, startup: m.Startup) -> None:
         unknown = tuple(name for name in startup.parameters if name.startswith("_pq_."))
@@ -129,7 +136,9 @@ class Conversation:
 
     async def _serve(self, session: Session) -> None:
         extended = ExtendedQuery(
-            self._channel, session, lambda sql, how: self._command(session, sql, how),
+            self._channel,
+            session,
+            lambda sql, how: self._command(session, sql, how),
             self._options.describe,
         )
         while True:
@@ -166,6 +175,8 @@ class Conversation:
         if not command:
             self._channel.send(m.EmptyQuery())
             return
+        if await self._commands.answer(session, command):
+            return
         await self._handler(session, command)
         if self._channel.connection.progress.copy is not Copy.NONE:
             raise AssertionError(f"the handler left the copy of {command[:80]!r} open")
@@ -174,7 +185,7 @@ class Conversation:
         assert answering.completed, f"the handler did not answer {command[:80]!r}"
 
     def _ready(self) -> None:
-        self._channel.send(m.ReadyForQuery(self._status))
+        self._channel.send(m.ReadyForQuery(self._commands.status))
         self._channel.flush()
 
     # ---- errors
@@ -182,15 +193,32 @@ class Conversation:
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> bool:
         """Run a command's work; false if it failed, and the client has been told."""
         try:
-            await work
+            await self._cancellable(work)
         except (ProtocolError, ShutdownRequested):
             raise
         except Exception as error:
             if self._channel.lost and isinstance(error, ConnectionError):
                 raise
+            self._commands.failed()
             self._report(error)
             return False
         return True
+
+    async def _cancellable(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` so that :meth:`cancel_command` ends it with ``QueryCancelled``."""
+        task = asyncio.current_task()
+        assert task is not None
+        cancelled_before = task.cancelling()
+        self._running = task
+        try:
+            await work
+        except asyncio.CancelledError as error:
+            if self._cancel_requested and task.uncancel() <= cancelled_before:
+                raise QueryCancelled("canceling statement due to user request") from error
+            raise
+        finally:
+            self._running = None
+            self._cancel_requested = False
 
     def _report(self, error: Exception) -> None:
         trace_id = self._trace_ids.next()
@@ -204,7 +232,15 @@ class Conversation:
         logger.info("session of %s ends: %s", self._channel.peer_name, error)
         # The codec may stand anywhere, so the last word bypasses its state.
         report = m.ErrorResponse(m.Severity.FATAL, sqlstate_of(error), str(error))
-        self._channel.send_last_word(formats.encode(report))
+        self._channel.send_last_word(encoding.encode(report))
+
+
+class QueryCancelled(RequestError):
+    """The client asked, on another connection, to cancel its command."""
+
+    kind = "cancelled"
+    http_status = 499
+    sqlstate = "57014"
 
 
 def sqlstate_of(error: Exception) -> str:

@@ -38,7 +38,7 @@ class CopyStream:
         Raises ``ConnectionError``, or ``ShutdownRequested`` when it would have to wait.
         """
         self._channel.send_copy_data(parts, sum(map(len, parts)))
-        if self._channel.write_paused:
+        if self._channel.must_drain:
             await self._channel.drain()
 
     async def receive(self) -> bytes | None:
@@ -98,7 +98,7 @@ class CopyOut:
     async def send(self, *parts: bytes) -> None:
         """Send one piece of data made of ``parts``; waits while the client does not keep up."""
         self._channel.send_copy_data(parts, sum(map(len, parts)))
-        if self._channel.write_paused:
+        if self._channel.must_drain:
             await self._channel.drain()
 
     async def done(self, tag: str) -> None:

@@ -123,9 +123,7 @@ class ExtendedQuery:
 
     def _describe_statement(self, name: str) -> None:
         command = self._statement(name)
-        self.channel.send(
-            m.ParameterDescription((m.TypeOid.TEXT,) * text.parameter_count(command))
-        )
+        self.channel.send(m.ParameterDescription((m.TypeOid.TEXT,) * text.parameter_count(command)))
         self._send_description(command)
 
     def _describe_portal_now(self, name: str) -> None:
@@ -148,7 +146,9 @@ class ExtendedQuery:
             self._resume(portal.answering, message.rows_max)
             return
         portal.answering = Answering(
-            extended=True, describe=describe, binary_formats=portal.result_formats,
+            extended=True,
+            describe=describe,
+            binary_formats=portal.result_formats,
             rows_max=max(0, message.rows_max),
         )
         await self.run(portal.command, portal.answering)

@@ -76,7 +76,11 @@ def keepalive(end_lsn: int, sent_at_us: int, *, reply_requested: bool) -> bytes:
 def standby_status(status: StandbyStatus) -> bytes:
     """A standby status update."""
     return _STATUS.pack(
-        b"r", status.write_lsn, status.flush_lsn, status.apply_lsn, status.sent_at_us,
+        b"r",
+        status.write_lsn,
+        status.flush_lsn,
+        status.apply_lsn,
+        status.sent_at_us,
         b"\1" if status.reply_requested else b"\0",
     )
 
@@ -84,8 +88,12 @@ def standby_status(status: StandbyStatus) -> bytes:
 def hot_standby_feedback(feedback: HotStandbyFeedback) -> bytes:
     """A hot standby feedback message."""
     return _FEEDBACK.pack(
-        b"h", feedback.sent_at_us, feedback.xmin, feedback.xmin_epoch,
-        feedback.catalog_xmin, feedback.catalog_xmin_epoch,
+        b"h",
+        feedback.sent_at_us,
+        feedback.xmin,
+        feedback.xmin_epoch,
+        feedback.catalog_xmin,
+        feedback.catalog_xmin_epoch,
     )
 
 

@@ -51,7 +51,11 @@ class Session:
     def replication(self) -> bool:
         """Whether the client asked for a replication connection."""
         return self.parameters.get("replication", "").lower() in (
-            "true", "on", "yes", "1", "database"
+            "true",
+            "on",
+            "yes",
+            "1",
+            "database",
         )
 
     def begin(self, answering: Answering) -> None:
@@ -68,19 +72,20 @@ class Session:
         if answering.describe:
             self._channel.send(m.RowDescription(described))
         encoded = (_row(described, row) for row in rows)
-        sent = 0
-        for row in encoded:
+        for sent, row in enumerate(encoded):
             if answering.rows_max and sent == answering.rows_max:
-                answering.suspended_rows = [row, *encoded]
-                answering.suspended_tag = tag
-                self._channel.send(m.PortalSuspended())
-                answering.completed = True
+                self._suspend([row, *encoded], tag)
                 return
             self._channel.send(m.DataRow(row))
-            sent += 1
             if self._channel.write_paused:
                 await self._channel.drain()
         self._complete(tag)
+
+    def _suspend(self, rows: DataRows, tag: str) -> None:
+        self._answering.suspended_rows = rows
+        self._answering.suspended_tag = tag
+        self._answering.completed = True
+        self._channel.send(m.PortalSuspended())
 
     async def complete(self, tag: str) -> None:
         """Answer without rows (``PUT 0/16B3740``)."""
@@ -93,7 +98,9 @@ class Session:
         self._answering.completed = True
         self._channel.send(m.CommandComplete(tag))
 
-    def _open_copy(self, response: m.CopyInResponse | m.CopyOutResponse | m.CopyBothResponse) -> None:
+    def _open_copy(
+        self, response: m.CopyInResponse | m.CopyOutResponse | m.CopyBothResponse
+    ) -> None:
         if self._answering.describe and self._answering.extended:
             self._channel.send(m.NoData())
             self._answering.describe = False
@@ -145,7 +152,9 @@ def _with_formats(
         raise BadRequest(f"{len(formats)} result formats for {len(columns)} columns")
     chosen = formats if len(formats) == len(columns) else (formats or (0,)) * len(columns)
     return tuple(
-        m.Column(name=c, binary=f == 1) if isinstance(c, str) else m.Column(c.name, c.type_oid, f == 1)
+        m.Column(name=c, binary=f == 1)
+        if isinstance(c, str)
+        else m.Column(c.name, c.type_oid, f == 1)
         for c, f in zip(columns, chosen, strict=True)
     )
 
@@ -158,7 +167,10 @@ def _row(columns: tuple[m.Column, ...], row: Sequence[Value]) -> tuple[bytes | N
     )
 
 
-_BINARY_INTEGERS = {m.TypeOid.INT4: struct.Struct("!i"), m.TypeOid.INT8: struct.Struct("!q")}
+_BINARY_INTEGERS: dict[int, struct.Struct] = {
+    m.TypeOid.INT4: struct.Struct("!i"),
+    m.TypeOid.INT8: struct.Struct("!q"),
+}
 
 
 def _value(column: m.Column, value: str | bytes | int | bool) -> bytes:
@@ -166,7 +178,7 @@ def _value(column: m.Column, value: str | bytes | int | bool) -> bytes:
         is_text_bytea = column.type_oid == m.TypeOid.BYTEA and not column.binary
         return b"\\x" + value.hex().encode() if is_text_bytea else value
     if column.binary and isinstance(value, int):
-        shape = _BINARY_INTEGERS.get(m.TypeOid(column.type_oid))
+        shape = _BINARY_INTEGERS.get(column.type_oid)
         if shape is not None:
             return shape.pack(value)
         if column.type_oid == m.TypeOid.BOOL:

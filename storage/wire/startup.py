@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 from storage.errors import ProtocolError
 from storage.wire import messages as m
-from storage.wire.formats import Cursor
+from storage.wire.decoding import Cursor
 
 _SSL_CODE = (1234 << 16) | 5679
 _GSS_CODE = (1234 << 16) | 5680
@@ -24,9 +24,7 @@ def encode_startup(message: StartupMessage) -> bytes:
     """The whole packet: length, code, body; it has no type byte."""
     match message:
         case m.Startup(parameters, protocol):
-            pairs = b"".join(
-                f"{name}\0{value}\0".encode() for name, value in parameters.items()
-            )
+            pairs = b"".join(f"{name}\0{value}\0".encode() for name, value in parameters.items())
             body = struct.pack("!I", protocol) + pairs + b"\0"
         case m.SslRequest():
             body = struct.pack("!I", _SSL_CODE)
@@ -94,9 +92,7 @@ def parse_options(options: str) -> dict[str, str]:
     for word in words:
         if word == "-c":
             assignment = next(words, "")
-        elif word.startswith("--"):
-            assignment = word[2:]
-        elif word.startswith("-c"):
+        elif word.startswith(("--", "-c")):
             assignment = word[2:]
         else:
             raise ProtocolError(f"options: {word!r} is not understood; write -c name=value")

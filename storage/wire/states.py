@@ -54,12 +54,22 @@ _ASIDE: tuple[type, ...] = (m.NoticeResponse, m.ParameterStatus, m.Notification)
 _EXTENDED: tuple[type, ...] = (m.Parse, m.Bind, m.Describe, m.Execute, m.Close, m.Flush)
 _STALE_COPY: tuple[type, ...] = (m.CopyData, m.CopyDone, m.CopyFail)
 _RESULTS: tuple[type, ...] = (
-    m.RowDescription, m.DataRow, m.CommandComplete, m.EmptyQuery,
-    m.CopyInResponse, m.CopyOutResponse, m.CopyBothResponse,
+    m.RowDescription,
+    m.DataRow,
+    m.CommandComplete,
+    m.EmptyQuery,
+    m.CopyInResponse,
+    m.CopyOutResponse,
+    m.CopyBothResponse,
 )
 _EXTENDED_RESULTS: tuple[type, ...] = (
-    m.ParseComplete, m.BindComplete, m.CloseComplete, m.NoData, m.ParameterDescription,
-    m.PortalSuspended, *_RESULTS,
+    m.ParseComplete,
+    m.BindComplete,
+    m.CloseComplete,
+    m.NoData,
+    m.ParameterDescription,
+    m.PortalSuspended,
+    *_RESULTS,
 )
 
 
@@ -81,8 +91,10 @@ PHASES: dict[tuple[Phase, Sender, type], Phase] = {
     **_edges(Phase.AUTHENTICATING, _CLIENT, (m.Password,), Phase.AUTHENTICATING),
     **_edges(Phase.AUTHENTICATING, _CLIENT, (m.Terminate,), Phase.CLOSED),
     **_edges(
-        Phase.AUTHENTICATING, _SERVER,
-        (m.NegotiateProtocolVersion, m.AuthenticationRequest, *_ASIDE), Phase.AUTHENTICATING,
+        Phase.AUTHENTICATING,
+        _SERVER,
+        (m.NegotiateProtocolVersion, m.AuthenticationRequest, *_ASIDE),
+        Phase.AUTHENTICATING,
     ),
     **_edges(Phase.AUTHENTICATING, _SERVER, (m.AuthenticationOk,), Phase.BOOTING),
     **_edges(Phase.AUTHENTICATING, _SERVER, (m.ErrorResponse,), Phase.CLOSED),
@@ -107,16 +119,16 @@ PHASES: dict[tuple[Phase, Sender, type], Phase] = {
     **_edges(Phase.EXTENDED, _SERVER, (*_EXTENDED_RESULTS, *_ASIDE), Phase.EXTENDED),
     **_edges(Phase.EXTENDED, _SERVER, (m.ErrorResponse,), Phase.SKIPPING),
     **_edges(
-        Phase.SKIPPING, _CLIENT, (*_EXTENDED, *_STALE_COPY, m.Query, m.FunctionCall),
+        Phase.SKIPPING,
+        _CLIENT,
+        (*_EXTENDED, *_STALE_COPY, m.Query, m.FunctionCall),
         Phase.SKIPPING,
     ),
     **_edges(Phase.SKIPPING, _CLIENT, (m.Sync,), Phase.SYNCING),
     **_edges(Phase.SKIPPING, _CLIENT, (m.Terminate,), Phase.CLOSED),
     **_edges(Phase.SKIPPING, _SERVER, (*_ASIDE, m.ErrorResponse), Phase.SKIPPING),
     # A client that sent its Sync ahead receives the whole series' answers in this phase.
-    **_edges(
-        Phase.SYNCING, _SERVER, (*_EXTENDED_RESULTS, m.ErrorResponse, *_ASIDE), Phase.SYNCING
-    ),
+    **_edges(Phase.SYNCING, _SERVER, (*_EXTENDED_RESULTS, m.ErrorResponse, *_ASIDE), Phase.SYNCING),
     **_edges(Phase.SYNCING, _SERVER, (m.ReadyForQuery,), Phase.IDLE),
     **_edges(Phase.SYNCING, _CLIENT, (m.Terminate,), Phase.CLOSED),
 }
@@ -139,9 +151,7 @@ COPIES: dict[tuple[Copy, Sender, type], Copy] = {
     **_edges(Copy.BOTH, _SERVER, (m.CopyDone,), Copy.BOTH_SERVER_DONE),
     **_edges(Copy.BOTH_CLIENT_DONE, _SERVER, (m.CopyData, *_ASIDE), Copy.BOTH_CLIENT_DONE),
     **_edges(Copy.BOTH_CLIENT_DONE, _SERVER, (m.CopyDone,), Copy.NONE),
-    **_edges(
-        Copy.BOTH_SERVER_DONE, _CLIENT, (m.CopyData, m.Flush, m.Sync), Copy.BOTH_SERVER_DONE
-    ),
+    **_edges(Copy.BOTH_SERVER_DONE, _CLIENT, (m.CopyData, m.Flush, m.Sync), Copy.BOTH_SERVER_DONE),
     **_edges(Copy.BOTH_SERVER_DONE, _CLIENT, (m.CopyDone, m.CopyFail), Copy.NONE),
     **_edges(Copy.BOTH_SERVER_DONE, _SERVER, _ASIDE, Copy.BOTH_SERVER_DONE),
 }
