@@ -73,8 +73,13 @@ class Station:
 def after(environment: SimEnvironment, seconds: float, call: Callable[[], None]) -> Parcel:
     """Call something later as the environment itself: no node's crash or pause holds it back."""
     assert seconds >= 0, f"{seconds} s from now is in the past"
+    return at(environment, environment.now + seconds, call)
+
+
+def at(environment: SimEnvironment, when_s: float, call: Callable[[], None]) -> Parcel:
+    """The same at a virtual time; calls due at one time happen in the order of their making."""
     parcel = Parcel(environment, call)
-    environment.ring_at(environment.now + seconds, parcel)
+    environment.ring_at(when_s, parcel)
     return parcel
 
 
