@@ -34,7 +34,10 @@ class Dial:
     async def connect(
         self, factory: ProtocolFactory
     ) -> tuple[StreamTransport, asyncio.BaseProtocol]:
-        """Shake hands, build the protocol and tell it. ``ConnectionRefusedError``, ``TimeoutError``."""
+        """Shake hands, build the protocol and tell it.
+
+        Raises ``ConnectionRefusedError`` or ``TimeoutError``.
+        """
         environment = self._loop.environment
         limit = Parcel(environment, self._time_out)
         environment.ring_at(environment.now + CONNECT_TIMEOUT_S, limit)

@@ -10,16 +10,21 @@ from collections.abc import AsyncGenerator, Callable
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from sim import guard
 from sim.errors import WorldOver
 from sim.graveyard import Graveyard
-from sim.node import Incarnation, current_incarnation
+from sim.node import Incarnation
+from sim.tasks import SimTask
 from sim.unsupported import UnsupportedApis
 
 if TYPE_CHECKING:
     from sim.environment import SimEnvironment
     from sim.node import Nodes
+    from sim.seeds import Seeds
 
 _log = logging.getLogger("sim")
+_COLLECT_EVERY = 50_000
+_COLLECT_ALL_EVERY = 20
 _SWEEP_S = 1.0
 """Virtual seconds between sweeps for finished tasks and failures nobody retrieved."""
 
@@ -29,7 +34,9 @@ class Endings(UnsupportedApis):
 
     nodes: Nodes
     environment: SimEnvironment
+    seeds: Seeds
     push: Callable[[Any], None]
+    _executed: int
     _exception_handler: Any
     _running: bool
 
@@ -37,24 +44,34 @@ class Endings(UnsupportedApis):
         self.graveyard = Graveyard()
         self._closed = False
         self._sweep_at_s = self.environment.now + _SWEEP_S
+        self._collections = 0
+        self._collect_at = _COLLECT_EVERY
+        self._source = guard.Source(self.time, lambda: self.seeds.child("libraries"))
         self._async_generators: WeakKeyDictionary[Any, Incarnation] = WeakKeyDictionary()
         self.failures: list[dict[str, Any]] = []
         """Unhandled errors of the scenario itself; any of them fails the run."""
 
-    # Garbage is collected at moments that depend on the run alone.
+    # Garbage is collected, and finalisers run, at moments that depend on the run alone.
 
     def _enter_run(self) -> Any:
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(self._generator_started, self._generator_finalised)
         collecting = gc.isenabled()
         gc.disable()
-        return hooks, collecting
+        return hooks, collecting, guard.enter(self._source)
 
     def _leave_run(self, entered: Any) -> None:
-        hooks, collecting = entered
+        hooks, collecting, sites = entered
+        guard.leave(sites)
         sys.set_asyncgen_hooks(*hooks)
         if collecting:
             gc.enable()
+
+    def _collect(self) -> None:
+        """Collect young garbage often and old garbage seldom, counted in callbacks."""
+        self._collections += 1
+        self._collect_at = self._executed + _COLLECT_EVERY
+        gc.collect(1 if self._collections % _COLLECT_ALL_EVERY else 2)
 
     def _sweep(self, now: float) -> None:
         """Let go of finished tasks, so that failures nobody retrieved are reported."""
@@ -64,9 +81,19 @@ class Endings(UnsupportedApis):
                 incarnation.prune()
 
     def report_failures(self) -> None:
-        """Have failed tasks that nobody awaited reported now; for the end of a run."""
-        self._sweep(self.environment.now)
-        gc.collect()
+        """Report failed tasks that nobody awaited, although they are referenced; at the end."""
+        for incarnation in self.nodes.everyone():
+            for task in incarnation.unretrieved() if incarnation.alive else ():
+                self.call_exception_handler(
+                    {
+                        "message": "Task exception was never retrieved",
+                        "exception": task.exception(),
+                        "future": task,
+                    }
+                )
+        for message in self._source.refusals:
+            self.failures.append({"message": message})
+        self._source.refusals.clear()
 
     def _generator_started(self, generator: AsyncGenerator[Any, Any]) -> None:
         self._async_generators[generator] = self.nodes.owner()
@@ -119,16 +146,13 @@ class Endings(UnsupportedApis):
         ]
         message = context.get("message") or "Unhandled error in the event loop"
         text = "; ".join([str(message), *details])
-        owner.context.copy().run(_log.error, "%s", text, exc_info=error or None)
+        owner.context.copy().run(_log.error, "%s", text, exc_info=error)
         if owner is self.nodes.home:
             self.failures.append(context)
 
     def _owner_of_failure(self, context: dict[str, Any]) -> Incarnation:
-        task = context.get("task") or context.get("future")
-        for incarnation in self.nodes.everyone() if task is not None else ():
-            if any(each is task for each in incarnation.tasks):
-                return incarnation
-        return self.nodes.owner()
+        failed = context.get("task") or context.get("future")
+        return failed.owner if isinstance(failed, SimTask) else self.nodes.owner()
 
     # Closing.
 

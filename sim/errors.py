@@ -30,4 +30,4 @@ class WorldOver(SimulationError):
 
 
 class ScenarioFailed(SimulationError):
-    """A task or callback of the scenario itself failed and nobody awaited it."""
+    """A background task or callback of the scenario failed, or any code spoilt the run."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -48,7 +47,7 @@ def _close_quietly(coroutine: Any) -> None:
     for _ in range(_CLOSE_ATTEMPTS):
         try:
             coroutine.close()
-        except BaseException:  # noqa: S112 - dead code may raise anything
+        except BaseException:
             continue
         return
     _unkillable.append(coroutine)
@@ -68,8 +67,3 @@ def _sealed() -> Iterator[None]:
     finally:
         sys.set_asyncgen_hooks(*generator_hooks)
         sys.unraisablehook = hook
-
-
-def all_tasks_of(loop: asyncio.AbstractEventLoop) -> list[asyncio.Task[Any]]:
-    """Unfinished tasks of a loop, in order of creation."""
-    return sorted(asyncio.all_tasks(loop), key=hash)

@@ -1,8 +1,8 @@
 """The simulation's event loop: asyncio on virtual time, one thread, every order seeded.
 
-All callbacks ready at an instant drain before time moves; simpy's schedule holds timers, packets and
-whatever simpy processes the ports run. Every handle carries a context, and so the node it belongs
-to: handles of a dead incarnation are buried instead of run, those of a paused one are parked.
+All callbacks ready at an instant drain before time moves; simpy's schedule holds timers, packets
+and whatever simpy processes the ports run. Every handle carries a context, and so the node it
+belongs to: a dead incarnation's handles are buried instead of run, a paused one's are parked.
 """
 
 from __future__ import annotations
@@ -65,6 +65,7 @@ class SimLoop(Networking, Endings):
         self._stopping = False
         self._running = False
         self._sequence = 0
+        self._executed = 0
         self._task_number = 0
         self._exception_handler: ExceptionHandler | None = None
         self._start_endings()
@@ -133,11 +134,8 @@ class SimLoop(Networking, Endings):
         if name is None:
             name = f"task-{self._task_number}"
         task = SimTask(coro, loop=self, name=name, context=context, **options)
-        if context is None:
-            owner = current_incarnation.get()
-        else:
-            owner = context.get(current_incarnation)
-        (owner or self.nodes.home).adopt(task)
+        held = current_incarnation.get() if context is None else context.get(current_incarnation)
+        (held or self.nodes.home).adopt(task)
         return task
 
     def set_task_factory(self, factory: Any) -> None:
@@ -154,7 +152,7 @@ class SimLoop(Networking, Endings):
         """Run until :meth:`stop`; ``Deadlock`` when nothing is left to happen."""
         self._check_runnable()
         self._running = True
-        hooks = self._enter_run()
+        entered = self._enter_run()
         events._set_running_loop(self)
         try:
             while True:
@@ -168,7 +166,7 @@ class SimLoop(Networking, Endings):
             events._set_running_loop(None)
             self._stopping = False
             self._running = False
-            self._leave_run(hooks)
+            self._leave_run(entered)
 
     def run_until_complete(  # type: ignore[override]
         self, future: Awaitable[Any]
@@ -225,12 +223,15 @@ class SimLoop(Networking, Endings):
             if executed > limit:
                 raise Livelock(self._livelock_message(handle))
         self.trace.append((self.environment._now, INSTANT, executed))
+        self._executed += executed
 
     def _advance(self) -> None:
         now = self.environment.advance()
         self.trace.fold_if_full()
         if now >= self._sweep_at_s:
             self._sweep(now)
+        if self._executed >= self._collect_at:
+            self._collect()
 
     # Nodes: the kernel's part (see sim.node.Kernel).
 
@@ -248,6 +249,10 @@ class SimLoop(Networking, Endings):
     def gate_changed(self) -> None:
         """An incarnation died, froze or thawed: check handles from now on, or stop checking."""
         self._gated = self.nodes.restricted()
+
+    def power(self, host: str, *, up: bool) -> None:
+        """A machine got or lost its power; without it, it answers nothing."""
+        self.network.host(host).up = up
 
     def process_event(self, incarnation: Incarnation, state: str) -> None:
         """Record that a node's process changed its state."""

@@ -7,13 +7,12 @@ connection attempts alike; a connection that a cut caught stays silent after the
 from __future__ import annotations
 
 import errno
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.backend import HARNESS
 from sim.errors import SimulationError
-from sim.handles import Parcel
 from sim.latency import LOOPBACK
 from sim.link import Effects, Link, LinkOptions
 

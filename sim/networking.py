@@ -72,7 +72,7 @@ class Networking(UnsupportedApis):
             await server.start_serving()
         return server
 
-    async def create_datagram_endpoint(  # type: ignore[override]  # noqa: PLR0913
+    async def create_datagram_endpoint(  # type: ignore[override]
         self,
         protocol_factory: Callable[[], asyncio.DatagramProtocol],
         local_addr: Address | None = None,
@@ -100,7 +100,7 @@ class Networking(UnsupportedApis):
             return name
         raise OSError(errno.EADDRNOTAVAIL, f"node {own!r} cannot listen as {name!r}")
 
-    async def getaddrinfo(  # type: ignore[override]  # noqa: PLR0913
+    async def getaddrinfo(  # type: ignore[override]
         self, host: str | None, port: int | str | None, *, type: int = 0, **options: Any
     ) -> list[tuple[int, int, int, str, Address]]:
         """One address: the host's own name; every name resolves, whether or not it listens."""

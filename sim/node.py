@@ -7,8 +7,8 @@ incarnation's callbacks are parked and run in order when it resumes.
 
 from __future__ import annotations
 
-import asyncio
 import enum
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import Context, ContextVar, copy_context
@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from harness.backend import HARNESS
 from sim.errors import SimulationError
+from sim.tasks import SimTask
 
 
 class Life(enum.Enum):
@@ -39,6 +40,7 @@ class Incarnation:
 
     __slots__ = (
         "_endpoints",
+        "_failed",
         "_next_endpoint",
         "_prune_above",
         "context",
@@ -53,7 +55,8 @@ class Incarnation:
         self.name = name
         self.number = number
         self.life = Life.RUNNING
-        self.tasks: list[asyncio.Task[Any]] = []
+        self.tasks: list[SimTask] = []
+        self._failed: list[weakref.ref[SimTask]] = []
         self.parked: list[Any] = []
         self._endpoints: dict[int, Endpoint] = {}
         self._next_endpoint = 0
@@ -66,16 +69,26 @@ class Incarnation:
         """Whether its process exists; a paused one does."""
         return self.life is not Life.DEAD
 
-    def adopt(self, task: asyncio.Task[Any]) -> None:
+    def adopt(self, task: SimTask) -> None:
         """Own a task until it is done; dropping finished ones is amortised."""
+        task.owner = self
         self.tasks.append(task)
         if len(self.tasks) > self._prune_above:
             self.prune()
 
     def prune(self) -> None:
-        """Let go of finished tasks, so that asyncio can report failures nobody retrieved."""
+        """Let go of finished tasks; asyncio reports a failure when its last reference is gone."""
+        finished = [task for task in self.tasks if task.done()]
         self.tasks = [task for task in self.tasks if not task.done()]
         self._prune_above = 2 * len(self.tasks) + 64
+        self._failed += [weakref.ref(task) for task in finished if task._log_traceback]
+
+    def unretrieved(self) -> list[SimTask]:
+        """Failed tasks that are still referenced somewhere and that nobody has awaited so far."""
+        self.prune()
+        failed = [task for task in (ref() for ref in self._failed) if task is not None]
+        self._failed = []
+        return [task for task in failed if task._log_traceback]
 
     def open_endpoint(self, endpoint: Endpoint) -> int:
         """Register a socket; the number is for :meth:`close_endpoint`."""
@@ -130,6 +143,7 @@ class Nodes:
             raise SimulationError(f"node {name!r} is running; crash it before starting it again")
         incarnation = Incarnation(name, 1 if previous is None else previous.number + 1)
         self._latest[name] = incarnation
+        self._kernel.power(name, up=True)
         self._kernel.process_event(incarnation, "started")
         return incarnation
 
@@ -153,13 +167,20 @@ class Nodes:
         """The scenario and every node's newest incarnation."""
         return [self.home, *self._latest.values()]
 
-    def crash(self, name: str, *, host: bool = False) -> None:
-        """End a node's process now; with ``host`` its machine, so peers hear nothing of it."""
+    def crash(self, name: str, *, host: bool = False, state: str = "killed") -> None:
+        """End a node's process now; with ``host`` its machine, so peers hear nothing of it.
+
+        Synchronous code of the node that is on the stack goes on to its next ``await``, but
+        nothing it does from now on has an effect.
+        """
         incarnation = self.living(name)
+        incarnation.prune()
         incarnation.life = Life.DEAD
         self.dead.append(incarnation)
-        self._kernel.process_event(incarnation, "killed")
+        self._kernel.process_event(incarnation, state)
         self._kernel.gate_changed()
+        if host:
+            self._kernel.power(name, up=False)
         for endpoint in incarnation.endpoints():
             endpoint.process_died(host_died=host)
 
@@ -212,6 +233,10 @@ class Kernel(Protocol):
 
     def gate_changed(self) -> None:
         """An incarnation died, froze or thawed."""
+        ...
+
+    def power(self, host: str, *, up: bool) -> None:
+        """A machine got or lost its power."""
         ...
 
     def process_event(self, incarnation: Incarnation, state: str) -> None:

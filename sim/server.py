@@ -142,7 +142,7 @@ class SimServer(asyncio.AbstractServer):
             self._forever.cancel()
 
     async def wait_closed(self) -> None:
-        """As this Python's asyncio: from 3.12 on it waits for the connections, before it did not."""
+        """As this Python's asyncio: it waits for the connections from 3.12 on."""
         if sys.version_info >= (3, 12):
             for listener in self._listeners:
                 await listener.drained()

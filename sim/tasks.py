@@ -7,7 +7,10 @@ hash by address, so the order differs from run to run. These hash by a number of
 from __future__ import annotations
 
 import asyncio
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from sim.node import Incarnation
 
 
 class SimFuture(asyncio.Future[Any]):
@@ -31,7 +34,10 @@ class SimTask(asyncio.Task[Any]):
     asyncio hashes every task at its creation, so the numbers follow the order of creation.
     """
 
-    __slots__ = ("_sequence", "priority")
+    __slots__ = ("_sequence", "owner", "priority")
+
+    owner: Incarnation
+    """Whose task it is."""
 
     priority: float
     """Drawn by the PCT policy when it first sees the task."""
