@@ -13,11 +13,11 @@ import logging
 import shutil
 import signal
 import socket
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.backend import HARNESS, Ability, Event, LogLine, NodeSpec
+from harness.backend import HARNESS, Ability, Event, LogLine, Network, NodeSpec, Switch
 from harness.errors import HarnessError, NotLive
 from real.evidence import Evidence
 from real.loop import NamedHostLoop
@@ -77,15 +77,19 @@ class RealBackend:
         self._directory = RunDirectory(self._options.directory, session.forks)
         self._evidence = Evidence(self._directory)
         try:
-            self._hub_pid, self._hub = self._start_hub()
+            self.hub_pid, self._hub = self._start_hub()
             loop.join(self._hub.address, HARNESS)
             self._services = RunServices(session.services, self._hub, self._directory.name)
         except BaseException:
             self._abandon()
             raise
-        self.network = HubNetwork(self._hub, self._evidence.note_fault)
-        self.object_store = ServiceSwitch(self._hub, S3, self._evidence.note_fault)
-        self.broker = ServiceSwitch(self._hub, BROKER, self._evidence.note_fault)
+        self._network = HubNetwork(self._hub, self._evidence.note_fault)
+        self._switches = {
+            name: ServiceSwitch(self._hub, name, self._evidence.note_fault) for name in (S3, BROKER)
+        }
+        self.network: Network = self._network
+        self.object_store: Switch = self._switches[S3]
+        self.broker: Switch = self._switches[BROKER]
         postgres = {Ability.POSTGRES} if session.has_postgres else set()
         self.abilities: frozenset[Ability] = frozenset(postgres)
 
@@ -101,9 +105,14 @@ class RealBackend:
         return self._directory.path
 
     @property
-    def hub(self) -> HubClient:
-        """The hub, for services that are not nodes."""
-        return self._hub
+    def short_directory(self) -> Path:
+        """A fresh directory with a path short enough for Unix sockets, removed at the end."""
+        return self._directory.short
+
+    def assign(self, name: str, port: int, address: tuple[str, int] | Path) -> None:
+        """Say where a service is that cannot tell the hub itself, such as PostgreSQL's socket."""
+        where = str(address) if isinstance(address, Path) else list(address)
+        self._hub.ask("assign", name=name, port=port, address=where)
 
     def now_s(self) -> float:
         """Seconds since the run began, monotonic."""
@@ -155,6 +164,10 @@ class RealBackend:
         if state == "ended":
             state = "killed" if process.death_expected and process.exit_code != 0 else "stopped"
         self._evidence.note(process.plan.name, "process", state=state)
+
+    def pid(self, name: str) -> int:
+        """Process id of a node that runs now."""
+        return self._live(name).pid
 
     async def wait_ready(self, name: str, *, within_s: float) -> None:
         """Return once the main set ``ready``; ``NodeDied`` if it ended, ``NotLive`` if too late."""
@@ -265,6 +278,9 @@ class RealBackend:
             await self._stop_all()
             await self._services.close()
             self._evidence.seal(self._hub)
+            self._network.seal()
+            for switch in self._switches.values():
+                switch.seal()
         except (SeawallError, OSError) as error:
             logger.warning("closing the run went wrong, killing instead: %s", error)
         finally:
@@ -289,10 +305,13 @@ class RealBackend:
 
     def _abandon(self) -> None:
         """Leave nothing: processes killed, hub ended, directory gone."""
-        for node in self._nodes.values():
-            if node.process is not None:
-                node.process.kill()
+        steps: list[Callable[[], object]] = [
+            node.process.kill for node in self._nodes.values() if node.process is not None
+        ]
         if hasattr(self, "_hub"):
-            self._hub.close()
-        self._loop.leave()
-        self._directory.remove()
+            steps += [self._hub.close, lambda: self._session.forks.kill(self.hub_pid)]
+        for step in (*steps, self._loop.leave, self._directory.remove):
+            try:
+                step()
+            except (SeawallError, OSError) as error:
+                logger.warning("closing the run, going on: %s", error)

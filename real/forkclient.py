@@ -21,15 +21,19 @@ END_S_MAX = 20.0
 
 
 class ForkClient:
-    """One fork server. Requests block for the few milliseconds that a fork or a kill takes.
+    """One fork server. It imports ``preload`` and will remove the directories ``own``.
+
+    Requests block for the few milliseconds that a fork or a kill takes.
 
     Raises ``HarnessError`` when the server cannot start, fails a request or does not answer.
     """
 
-    def __init__(self, preload: Sequence[str]) -> None:
+    def __init__(self, preload: Sequence[str], own: Sequence[Path] = ()) -> None:
         self._control, remote = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         command = [sys.executable, "-m", "real.forkserver"]
         command += ["--control", str(remote.fileno()), "--preload", ",".join(preload)]
+        for directory in own:
+            command += ["--own", str(directory)]
         source = str(Path(__file__).resolve().parent.parent)
         path = os.pathsep.join(filter(None, (source, os.environ.get("PYTHONPATH", ""))))
         with remote:

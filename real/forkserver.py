@@ -35,10 +35,10 @@ REAP_S_MAX = 5.0
 class ForkServer:
     """Serves one owner; ``_op_*`` are the requests."""
 
-    def __init__(self, control: socket.socket) -> None:
+    def __init__(self, control: socket.socket, directories: list[Path]) -> None:
         self._control = control
         self._statuses: dict[int, int | None] = {}
-        self._directories: list[Path] = []
+        self._directories = directories
         self._wake_reader, self._wake_writer = socket.socketpair()
         for end in (self._wake_reader, self._wake_writer):
             end.setblocking(False)
@@ -178,6 +178,7 @@ def main() -> NoReturn:
     """``python -m real.forkserver --control FD --preload a,b``: serve until the owner is gone."""
     parser = argparse.ArgumentParser(prog="python -m real.forkserver")
     parser.add_argument("--control", type=int, required=True, help="inherited SEQPACKET socket")
+    parser.add_argument("--own", action="append", default=[], help="directory to remove in the end")
     parser.add_argument("--preload", default="", help="modules to import, separated by commas")
     arguments = parser.parse_args()
     process.name_thread("seawall-fork")
@@ -189,7 +190,7 @@ def main() -> NoReturn:
     gc.collect()
     gc.freeze()
     control.send(json.dumps({"ok": "ready"}).encode())
-    ForkServer(control).serve()
+    ForkServer(control, [Path(directory) for directory in arguments.own]).serve()
     sys.exit(0)
 
 

@@ -56,6 +56,7 @@ class HubNetwork:
     def __init__(self, hub: HubClient, note: Callable[..., None]) -> None:
         self._hub = hub
         self._note = note
+        self._final: Mapping[str, int] | None = None
 
     def _fault(self, verb: str, source: str, target: str, both: bool, **faults: Any) -> None:
         links = [[source, target]] + ([[target, source]] if both else [])
@@ -87,7 +88,11 @@ class HubNetwork:
 
     def effects(self) -> Mapping[str, int]:
         """What the faults did so far."""
-        return dict(self._hub.ask("effects"))
+        return self._final if self._final is not None else dict(self._hub.ask("effects"))
+
+    def seal(self) -> None:
+        """Remember the effects; the hub is about to end."""
+        self._final = self.effects()
 
 
 class ServiceSwitch:
@@ -97,6 +102,7 @@ class ServiceSwitch:
         self._hub = hub
         self._target = target
         self._note = note
+        self._final: Mapping[str, int] | None = None
 
     def outage(self) -> None:
         """Reset every connection to the service and refuse new ones."""
@@ -110,4 +116,10 @@ class ServiceSwitch:
 
     def effects(self) -> Mapping[str, int]:
         """What the outages did so far."""
+        if self._final is not None:
+            return self._final
         return dict(self._hub.ask("effects", target=self._target))
+
+    def seal(self) -> None:
+        """Remember the effects; the hub is about to end."""
+        self._final = self.effects()

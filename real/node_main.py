@@ -131,6 +131,8 @@ async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFi
         try:
             await main(context)
         finally:
+            if context.ready.is_set():
+                await announcer
             announcer.cancel()
         _report_leftovers(announcer)
     return "" if context.stopping.is_set() else f"main of role {plan.role!r} returned unasked"

@@ -1,32 +1,124 @@
-"""What several runs of one test session share: the fork server, S3, etcd."""
+"""What the runs of one test session share: the fork server, S3 and etcd, started side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import atexit
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
+from harness.errors import HarnessError
 from real.forkclient import ForkClient
+from real.object_store import S3Options
+from real.postgres import binaries
+from real.servers import EtcdServer, S3Server
 
-PRELOAD = ("storage.roles", "real.node_ports")
+PRELOAD = ("storage.roles", "real.node_ports", "real.postgres.node")
+POSTGRES_ROLES = "real.postgres.node:ROLES"
 
 
 @dataclass(frozen=True)
 class Services:
-    """Addresses of the shared services."""
+    """Shared services: S3 as clients reach it, etcd as ``host:port``."""
+
+    s3: S3Options
+    etcd: str
 
 
 class RealSession:
-    """Starts everything at once and early; close it in the end."""
+    """Starts everything at once and early; :meth:`close` it in the end, or let the process end.
 
-    def __init__(self, preload: Sequence[str] = PRELOAD, services: Services | None = None) -> None:
-        self.forks = ForkClient(preload)
-        self.services = services
-        self.has_postgres = False
+    ``preload`` are modules for the fork server; ``with_services`` false leaves S3 and etcd out, for
+    nodes that need neither.
+    """
+
+    def __init__(self, preload: Sequence[str] = PRELOAD, *, with_services: bool = True) -> None:
+        self.directory = _session_directory()
+        self._forks = ForkClient(preload, own=[self.directory])
+        self._etcd: EtcdServer | None = None
+        self._s3: S3Server | None = None
+        self._external_s3: S3Options | None = None
+        self._services: Services | None = None
+        self._closed = False
+        atexit.register(self.close)
+        try:
+            if with_services:
+                self._start_services()
+        except BaseException:
+            self.close()
+            raise
+
+    def _start_services(self) -> None:
+        self._etcd = EtcdServer(self.directory / "etcd")
+        self._etcd.start()
+        self._external_s3 = _external_s3(os.environ)
+        if self._external_s3 is None:
+            self._s3 = S3Server(self.directory / "s3")
+            self._s3.start()
+
+    @property
+    def forks(self) -> ForkClient:
+        """The fork server, ready."""
+        self._forks.wait_started()
+        return self._forks
+
+    @property
+    def services(self) -> Services | None:
+        """The shared services, ready; ``None`` for a session without."""
+        if self._services is None and self._etcd is not None:
+            self._etcd.wait_ready()
+            options = self._external_s3
+            if options is None:
+                assert self._s3 is not None, "moto serves S3 unless the environment names another"
+                self._s3.wait_ready()
+                options = self._s3.options
+            self._services = Services(options, self._etcd.endpoint)
+        return self._services
+
+    @property
+    def has_postgres(self) -> bool:
+        """Whether PostgreSQL can be run on this machine."""
+        try:
+            binaries.find()
+        except HarnessError:
+            return False
+        return True
 
     def roles_of(self, role: str, default: str) -> str:
-        """Which mapping of roles a role is found in."""
-        return default
+        """Which mapping of roles (``"module:NAME"``) a role is found in."""
+        return POSTGRES_ROLES if role == "postgres" else default
 
     def close(self) -> None:
-        """End every process of the session."""
-        self.forks.close()
+        """End every process of the session and remove its directory; twice is harmless."""
+        if self._closed:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        self._forks.close()
+        for server in (self._etcd, self._s3):
+            if server is not None:
+                server.stop()
+        shutil.rmtree(self.directory, ignore_errors=True)
+
+
+def _session_directory() -> Path:
+    base = tempfile.gettempdir()
+    try:
+        directory = Path(tempfile.mkdtemp(prefix="seawall-session-", dir=base))
+    except OSError as error:
+        raise HarnessError(
+            f"cannot make a directory below {base!r}: {error.strerror}; set TMPDIR to a directory "
+            "you can write to"
+        ) from error
+    directory.chmod(0o711)
+    return directory
+
+
+def _external_s3(environment: Mapping[str, str]) -> S3Options | None:
+    try:
+        return S3Options.from_environment(environment)
+    except ValueError as error:
+        raise HarnessError(str(error)) from error

@@ -89,7 +89,7 @@ async def stubborn(context: NodeContext) -> None:
 async def parent(context: NodeContext) -> None:
     """Has a child process that would outlive it."""
     code = "import time; time.sleep(600)"
-    subprocess.Popen([sys.executable, "-c", code])
+    subprocess.Popen([sys.executable, "-c", code])  # noqa: ASYNC220 - never waited for
     context.ready.set()
     await asyncio.Event().wait()
 

@@ -1,0 +1,220 @@
+"""The role ``postgres``: an unmodified server built anew at every start from what the quorum has.
+
+1. The sidecar, an ordinary node, wins the election and says where new WAL begins: the end of what
+   a quorum of safekeepers has. 2. The pageserver sends a data directory at that LSN. 3. PostgreSQL
+starts on it, with a physical slot, so that no WAL is recycled before the sidecar has it. 4. The
+sidecar streams from there as the synchronous standby: from now on a commit returns when a quorum
+has it. PostgreSQL is never restarted on a directory it has written to.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shutil
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+from harness.errors import HarnessError
+from real.postgres import binaries
+from real.postgres.server import STANDBY, Server
+from real.postgres.template import SUPERUSER
+from real.postgres.untar import Untar
+from storage.errors import SeawallError
+from storage.http.client import HttpError, call
+from storage.lsn import Lsn
+from storage.node import NodeContext, NodeMain
+from storage.wire.client import Client, ConnectOptions, connect
+
+LIBPQ_PORT = 5432
+SIDECAR_HTTP_PORT = 5480
+POLL_S = 0.02
+CALL_S_MAX = 5.0
+FAST_STOP_S = 2.0
+ELECTED_PHASES = ("elected", "streaming")
+KV_TABLE = "create table if not exists kv (key bigint primary key, value text not null)"
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class PostgresOptions:
+    """Options of the role. ``directory`` is for this node alone and removed at the end: data and
+    socket, so its path must be short; ``pageserver`` is ``host:port``; ``settings`` win over ours.
+    """
+
+    tenant_id: str
+    timeline_id: str
+    pageserver: str
+    sidecar: str
+    bin_directory: str
+    directory: str
+    settings: Mapping[str, str]
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any]) -> PostgresOptions:
+        """From JSON; ``HarnessError`` names an unknown or missing option."""
+        known = {field.name for field in fields(cls)}
+        wrong = sorted(known ^ set(options))
+        if wrong:
+            raise HarnessError(f"options of role postgres, unknown or missing: {', '.join(wrong)}")
+        return cls(**options)
+
+    @property
+    def data(self) -> Path:
+        """The data directory."""
+        return Path(self.directory) / "data"
+
+
+async def main(context: NodeContext) -> None:
+    """Run one incarnation; see the module's text."""
+    options = PostgresOptions.parse(context.options)
+    found = binaries.inspect(Path(options.bin_directory))
+    if isinstance(found, str):
+        raise HarnessError(found)
+    clock = _Stopwatch()
+    start_lsn = await _until("the sidecar to be elected", lambda: _elected(options.sidecar))
+    clock.note("elected")
+    _fresh_directory(Path(options.directory))
+    try:
+        await _build_directory(options, start_lsn)
+        clock.note("data directory")
+        server = Server(found, options.data, Path(options.directory))
+        server.configure(options.settings)
+        await server.start()
+        try:
+            await server.wait_ready()
+            clock.note("PostgreSQL up")
+            await _replicate(context.name, options)
+            clock.note("synchronous standby")
+            logger.info("ready at %s: %s", start_lsn, clock)
+            context.ready.set()
+            await _stopping_or_ended(context, server)
+        finally:
+            await server.stop(fast_s=FAST_STOP_S)
+    finally:
+        shutil.rmtree(options.directory, ignore_errors=True)
+
+
+class _Stopwatch:
+    """Where the time of a start goes."""
+
+    def __init__(self) -> None:
+        self._last_s = time.monotonic()
+        self._laps: list[str] = []
+
+    def note(self, what: str) -> None:
+        now_s = time.monotonic()
+        self._laps.append(f"{what} {now_s - self._last_s:.3f} s")
+        self._last_s = now_s
+
+    def __str__(self) -> str:
+        return ", ".join(self._laps)
+
+
+def _fresh_directory(path: Path) -> None:
+    shutil.rmtree(path, ignore_errors=True)
+    path.mkdir(mode=0o755)
+    user = binaries.server_user()
+    if user is not None:
+        os.chown(path, user.pw_uid, user.pw_gid)
+
+
+async def _until(what: str, check: Callable[[], Awaitable[T | None]]) -> T:
+    """Repeat ``check`` until it returns something; what is not reachable yet is not there yet."""
+    last = ""
+    while True:
+        try:
+            found = await check()
+            if found is not None:
+                return found
+            why = "not yet"
+        except (OSError, TimeoutError, EOFError, SeawallError) as error:
+            why = str(error) or type(error).__name__
+        if why != last:
+            logger.info("waiting for %s: %s", what, why)
+            last = why
+        await asyncio.sleep(POLL_S)
+
+
+async def _elected(sidecar: str) -> Lsn | None:
+    status = await call("GET", sidecar, SIDECAR_HTTP_PORT, "/v1/status", timeout_s=CALL_S_MAX)
+    return Lsn.parse(status["start_lsn"]) if status["phase"] in ELECTED_PHASES else None
+
+
+async def _build_directory(options: PostgresOptions, lsn: Lsn) -> None:
+    """Unpack the pageserver's ``fullbackup`` at ``lsn``, which it may have to wait for."""
+    user = binaries.server_user()
+    owner = None if user is None else (user.pw_uid, user.pw_gid)
+
+    async def build() -> bool:
+        shutil.rmtree(options.data, ignore_errors=True)
+        host, _, port = options.pageserver.rpartition(":")
+        client = await connect(host, int(port), options=ConnectOptions(timeout_s=60.0))
+        try:
+            archive = Untar(options.data, owner)
+            command = f"fullbackup {options.tenant_id} {options.timeline_id} {lsn}"
+            async for data in client.copy_out(command):
+                archive.feed(data)
+            archive.finish()
+        finally:
+            await client.close()
+        return True
+
+    await _until(f"a data directory at {lsn} from {options.pageserver}", build)
+
+
+async def _replicate(name: str, options: PostgresOptions) -> None:
+    """Create the slot, start the sidecar's stream, wait for synchronous replication."""
+    client = await connect(
+        name,
+        LIBPQ_PORT,
+        options=ConnectOptions(user=SUPERUSER, database=SUPERUSER, timeout_s=60.0),
+    )
+    try:
+        await client.query(f"select pg_create_physical_replication_slot('{STANDBY}', true)")
+        where = {"host": name, "port": LIBPQ_PORT, "user": SUPERUSER, "slot": STANDBY}
+        await _post_stream(options.sidecar, where)
+        await _until("synchronous replication", lambda: _is_synchronous(client))
+        await client.query(KV_TABLE)
+    finally:
+        await client.close()
+
+
+async def _post_stream(sidecar: str, where: Mapping[str, Any]) -> None:
+    try:
+        await call(
+            "POST", sidecar, SIDECAR_HTTP_PORT, "/v1/stream", dict(where), timeout_s=CALL_S_MAX
+        )
+    except HttpError as error:
+        raise HarnessError(f"the sidecar {sidecar!r} refuses to stream: {error}") from error
+
+
+async def _is_synchronous(client: Client) -> bool | None:
+    answer = await client.query(
+        f"select 1 from pg_stat_replication where application_name = '{STANDBY}' "
+        "and sync_state = 'sync' and state = 'streaming'"
+    )
+    return True if answer.rows else None
+
+
+async def _stopping_or_ended(context: NodeContext, server: Server) -> None:
+    waits = [
+        asyncio.create_task(event.wait(), name=name)
+        for name, event in (("stopping", context.stopping), ("server's end", server.ended))
+    ]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+    if not context.stopping.is_set():
+        raise HarnessError("PostgreSQL ended by itself; its last words are in this node's log")
+
+
+ROLES: Mapping[str, NodeMain] = {"postgres": main}
