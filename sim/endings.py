@@ -110,6 +110,10 @@ class Endings(UnsupportedApis):
     # Failures.
 
     def _callback_failed(self, handle: asyncio.Handle, error: BaseException) -> None:
+        if isinstance(error, asyncio.CancelledError):
+            # Not a failure: before Python 3.12 asyncio.streams asks a cancelled connection
+            # handler for its exception in a done callback, which raises.
+            return
         context = {"message": f"Exception in callback {handle!r}", "exception": error}
         handle._context.run(self.call_exception_handler, context)  # type: ignore[attr-defined]
 
