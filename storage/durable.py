@@ -7,6 +7,7 @@ temporary file may survive and is overwritten by the next replacement.
 
 from __future__ import annotations
 
+from storage.errors import DiskError
 from storage.ports import Disk
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -43,9 +44,13 @@ async def _write_whole(disk: Disk, path: str, data: bytes) -> None:
 
 
 async def read_file(disk: Disk, path: str) -> bytes:
-    """The whole content of ``path``; ``FileMissing`` if there is none."""
+    """The whole content of ``path``; ``FileMissing`` if there is none, ``DiskError`` if short."""
     file = await disk.open(path)
     try:
-        return await file.pread(0, await file.size())
+        size = await file.size()
+        data = await file.pread(0, size)
     finally:
         await file.close()
+    if len(data) != size:
+        raise DiskError(f"{path}: the disk returned {len(data)} of {size} bytes")
+    return data
