@@ -50,6 +50,10 @@ class DataDirectory:
     def __init__(self, read: KeyReader) -> None:
         self._read = read
 
+    async def value(self, key: Key) -> bytes | None:
+        """Any key's value, for those that have no method of their own."""
+        return await self._read(key)
+
     async def relation_size(self, relation: Relation) -> int | None:
         """Length in blocks, or ``None`` when the relation fork does not exist."""
         data = await self._read(keys.relation_size(relation))

@@ -107,6 +107,17 @@ def page_header_size(position: int, segment_size: int) -> int:
     return LONG_PAGE_HEADER.size if position % segment_size == 0 else SHORT_PAGE_HEADER.size
 
 
+def record_end(start: int, length: int, segment_size: int) -> int:
+    """Where a record of ``length`` bytes that starts at ``start`` ends, aligned: its end LSN."""
+    at = start
+    left = length
+    while left > (room := PAGE_SIZE - at % PAGE_SIZE):
+        left -= room
+        at += room
+        at += page_header_size(at, segment_size)
+    return align8(at + left)
+
+
 def page_magic(version: int) -> int:
     """``xlp_magic`` of a major version; raises ``BadRequest`` for one we do not support."""
     magic = PAGE_MAGIC.get(version)

@@ -41,6 +41,18 @@ class WriterOptions:
         wal_format.check_segment_size(self.segment_size)
 
 
+def page_header(options: WriterOptions, page: int, remaining: int = 0) -> bytes:
+    """The header of the page at ``page``, which begins with ``remaining`` bytes of a record."""
+    magic = wal_format.page_magic(options.version)
+    flags = _CONTRECORD if remaining else 0
+    if page % options.segment_size:
+        return SHORT_PAGE_HEADER.pack(magic, flags, options.timeline, page, remaining)
+    return LONG_PAGE_HEADER.pack(
+        magic, flags | _LONG_HEADER, options.timeline, page, remaining,
+        options.system_id, options.segment_size, PAGE_SIZE,
+    )  # fmt: skip
+
+
 class WalWriter:
     """Appends records from ``position`` on, where the record at ``prev_lsn`` ended.
 
@@ -54,7 +66,6 @@ class WalWriter:
                 "records begin at multiples of 8, each after the one before"
             )
         self._options = options
-        self._magic = wal_format.page_magic(options.version)
         self._at = int(position)
         self._prev = int(prev_lsn)
         self._taken = int(position)
@@ -69,6 +80,14 @@ class WalWriter:
     def prev_lsn(self) -> Lsn:
         """Start of the last record."""
         return Lsn(self._prev)
+
+    @property
+    def next_record_lsn(self) -> Lsn:
+        """Where the next record will start: after its page's header, written or not."""
+        at = self._at
+        if at % PAGE_SIZE == 0:
+            at += wal_format.page_header_size(at, self._options.segment_size)
+        return Lsn(at)
 
     def append(self, record: RecordSpec) -> tuple[Lsn, Lsn]:
         """Write one record; returns where it starts and its end (the next one's position)."""
@@ -125,18 +144,7 @@ class WalWriter:
 
     def _begin_page(self, remaining: int) -> int:
         """Write the header of the page at the present position; returns its size."""
-        options = self._options
-        flags = _CONTRECORD if remaining else 0
-        size = wal_format.page_header_size(self._at, options.segment_size)
-        if size == LONG_PAGE_HEADER.size:
-            header = LONG_PAGE_HEADER.pack(
-                self._magic, flags | _LONG_HEADER, options.timeline, self._at, remaining,
-                options.system_id, options.segment_size, PAGE_SIZE,
-            )  # fmt: skip
-        else:
-            header = SHORT_PAGE_HEADER.pack(
-                self._magic, flags, options.timeline, self._at, remaining
-            )
+        header = page_header(self._options, self._at, remaining)
         self._chunks.append(header)
-        self._at += size
-        return size
+        self._at += len(header)
+        return len(header)

@@ -1,0 +1,160 @@
+"""Turns records of an unmodified PostgreSQL into changes: page images, and what has no image.
+
+Every block reference must carry an image (``wal_consistency_checking = all``); one without raises
+:class:`ImageMissing` and a resource manager that is not in the table :class:`UnsupportedRecord`,
+because a page left stale is noticed by nobody. The free space map is not kept: servers rebuild it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+from weakref import WeakKeyDictionary
+
+from storage.errors import CorruptData
+from storage.events import emit
+from storage.lsn import Lsn
+from storage.pageserver.keys import Relation
+from storage.pageserver.modification import Modification
+from storage.pageserver.postgres.change import (
+    Change,
+    ImageMissing,
+    RecordHandler,
+    UnsupportedRecord,
+)
+from storage.pageserver.postgres.control import Checkpoint
+from storage.pageserver.postgres.databases import (
+    DatabaseRecords,
+    RelationMapRecords,
+    TablespaceRecords,
+)
+from storage.pageserver.postgres.multixacts import CommitLogRecords, MultixactRecords
+from storage.pageserver.postgres.relations import (
+    FREE_SPACE_MAP,
+    Heap2Records,
+    HeapRecords,
+    StorageRecords,
+)
+from storage.pageserver.postgres.server_records import (
+    ServerRecords,
+    StandbyRecords,
+    is_image_only,
+)
+from storage.pageserver.postgres.transactions import TransactionRecords
+from storage.pageserver.values import Image
+from storage.wal.image import with_lsn
+from storage.wal.record import BlockRef, WalRecord
+
+
+class ImageRecords:
+    """Handler of the index, sequence and generic resource managers: images say it all."""
+
+    async def apply(self, change: Change) -> None:
+        """Nothing beyond the images."""
+
+
+IMAGES_ONLY: Final = (11, 12, 13, 14, 15, 16, 17, 20, 21)
+"""BTREE, HASH, GIN, GIST, SEQ, SPGIST, BRIN, GENERIC, LOGICALMSG. Not here: COMMIT_TS (18) and
+REPLORIGIN (19), whose files are not kept, and extensions' own."""
+
+
+@dataclass(slots=True)
+class _Tip:
+    """The running checkpoint as the record that ended at ``end_lsn`` left it."""
+
+    end_lsn: Lsn
+    checkpoint: Checkpoint
+
+
+class RecordIngest:
+    """Ingests the records of any number of timelines, each through its one Modification."""
+
+    def __init__(self) -> None:
+        images = ImageRecords()
+        self._handlers: dict[int, RecordHandler] = {
+            0: ServerRecords(),
+            1: TransactionRecords(),
+            2: StorageRecords(),
+            3: CommitLogRecords(),
+            4: DatabaseRecords(),
+            5: TablespaceRecords(),
+            6: MultixactRecords(),
+            7: RelationMapRecords(),
+            8: StandbyRecords(),
+            9: Heap2Records(),
+            10: HeapRecords(),
+            **{rmid: images for rmid in IMAGES_ONLY},
+        }
+        self._tips: WeakKeyDictionary[Modification, _Tip] = WeakKeyDictionary()
+
+    async def ingest(self, modification: Modification, record: WalRecord, pg_version: int) -> None:
+        """Put one record's changes into an open modification.
+
+        Raises ``CorruptData`` (``ImageMissing``, ``UnsupportedRecord``) for what cannot be stored
+        faithfully; nothing of the record may be committed then.
+        """
+        handler = self._handlers.get(record.rmid)
+        if handler is None:
+            raise self._alarm(
+                UnsupportedRecord(
+                    f"record at {record.lsn} is of resource manager {record.rmid}, whose effects "
+                    "cannot be stored (commit timestamps, replication origins, extensions)"
+                )
+            )
+        if record.xid == 0 and is_image_only(record):
+            await self._put_images(modification, record)
+            return
+        tip = await self._tip(modification, record.end_lsn)
+        change = Change(record, modification, tip.checkpoint, pg_version)
+        try:
+            await self._put_images(modification, record)
+            if record.xid:
+                change.note(tip.checkpoint.advance_next_xid(record.xid))
+            await handler.apply(change)
+        except BaseException as error:
+            self._tips.pop(modification, None)  # It may know what was not committed.
+            if isinstance(error, UnsupportedRecord):
+                self._alarm(error)
+            raise
+        if change.checkpoint_changed:
+            modification.put_checkpoint(tip.checkpoint.pack())
+        tip.end_lsn = record.end_lsn
+
+    async def _put_images(self, modification: Modification, record: WalRecord) -> None:
+        end_lsn = record.end_lsn
+        for block in record.blocks:
+            if block.fork == FREE_SPACE_MAP:
+                continue
+            if block.image is None:
+                self._refuse_block(record, block)
+                continue
+            relation = Relation(block.space, block.database, block.relation, block.fork)
+            value = Image(with_lsn(block.image, end_lsn))
+            if not modification.put_known_block(relation, block.block, value):
+                await modification.put_block(relation, block.block, value)
+
+    def _refuse_block(self, record: WalRecord, block: BlockRef) -> None:
+        """Images are all we replay: without one the page would silently stay as it was."""
+        raise self._alarm(
+            ImageMissing(
+                f"record at {record.lsn} (rmgr {record.rmid}, info {record.info:#04x}) changes "
+                f"block {block.block} of {block.space}/{block.database}/{block.relation}."
+                f"{block.fork} without an image of it; the server must run with "
+                "wal_consistency_checking = all in every session"
+            )
+        )
+
+    async def _tip(self, modification: Modification, end_lsn: Lsn) -> _Tip:
+        """The running checkpoint, from memory unless the record before was not committed."""
+        tip = self._tips.get(modification)
+        if tip is None or tip.end_lsn >= end_lsn:
+            data = await modification.directory.checkpoint()
+            if data is None:
+                raise CorruptData("no checkpoint is stored: import a data directory first")
+            tip = _Tip(modification.end_lsn, Checkpoint.unpack(data))
+            self._tips[modification] = tip
+        return tip
+
+    def _alarm(self, error: CorruptData) -> CorruptData:
+        emit("alarm", reason=type(error).__name__, message=str(error))
+        return error
