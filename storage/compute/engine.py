@@ -10,9 +10,8 @@ of its successor, as any primary without read leases.)
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from storage.compute.commit_log import CommitLog
 from storage.compute.page_cache import PageCache
 from storage.compute.snapshot import Snapshot
 from storage.errors import BadRequest
@@ -20,6 +19,7 @@ from storage.kv import record as kv_record
 from storage.kv.page import KEY_MAX, KEYS_PER_PAGE, Page, block_of, change
 from storage.kv.record import ChangedPage
 from storage.lsn import Lsn
+from storage.wal.record import RecordSpec
 
 SCAN_AHEAD_PAGES = 16
 
@@ -38,6 +38,23 @@ class ReadResult(NamedTuple):
     lsn: Lsn
 
 
+class Log(Protocol):
+    """The end of the WAL: :class:`storage.compute.commit_log.CommitLog`, or a pinned LSN."""
+
+    @property
+    def commit_lsn(self) -> Lsn:
+        """Everything below is on disk at a quorum."""
+        ...
+
+    def add(self, record: RecordSpec) -> Lsn:
+        """Put a record into the WAL; returns its end."""
+        ...
+
+    async def committed(self, lsn: int) -> None:
+        """Return once a quorum has everything below ``lsn``."""
+        ...
+
+
 def total(rows: list[Row]) -> int:
     """Sum of the values as integers; ``BadRequest`` names a key whose value is none."""
     result = 0
@@ -52,7 +69,7 @@ def total(rows: list[Row]) -> int:
 class Engine:
     """Transactions and reads of a primary. Safe for any number of concurrent callers."""
 
-    def __init__(self, log: CommitLog, cache: PageCache) -> None:
+    def __init__(self, log: Log, cache: PageCache) -> None:
         self._log = log
         self._cache = cache
         self._snapshots: list[Snapshot] = []

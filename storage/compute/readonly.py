@@ -1,0 +1,117 @@
+"""Role ``readonly``: a compute that reads pages lazily, all as of one LSN, and changes nothing."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+from storage.compute.engine import Engine
+from storage.compute.life import run_until_stopped
+from storage.compute.options import ReadonlyOptions
+from storage.compute.page_cache import CacheOptions, PageCache
+from storage.compute.page_client import PageClient
+from storage.compute.service import HTTP_PORT, LIBPQ_PORT, KvService, ReadOnly, compute_api
+from storage.errors import NotReady
+from storage.http.server import HttpServer
+from storage.http.server import serve as serve_http
+from storage.lsn import Lsn
+from storage.node import NodeContext
+from storage.tasks import TaskRegistry
+from storage.wal.record import RecordSpec
+from storage.wire.server import WireServer
+from storage.wire.server import serve as serve_wire
+
+logger = logging.getLogger(__name__)
+
+CLOSE_WITHIN_S = 1.0
+
+
+class PinnedLog:
+    """A log that ended at an LSN: everything in it is committed, nothing is added."""
+
+    def __init__(self, lsn: Lsn) -> None:
+        self.commit_lsn = lsn
+
+    def add(self, record: RecordSpec) -> Lsn:
+        """Always refuses."""
+        raise ReadOnly(f"this compute reads at {self.commit_lsn} and cannot write")
+
+    async def committed(self, lsn: int) -> None:
+        """Whatever a page at the pinned LSN shows is committed."""
+        assert lsn <= self.commit_lsn, f"a page of {Lsn(lsn)} was read at {self.commit_lsn}"
+
+
+class PinnedTables(Engine):
+    """Reads as of the pinned LSN."""
+
+    async def write(self, changes: Mapping[int, bytes | None]) -> Lsn:
+        """Always refuses, before it touches a page."""
+        raise ReadOnly("cannot execute a write in a read-only compute; connect to the primary")
+
+
+class Readonly:
+    """One incarnation of the read-only compute."""
+
+    def __init__(self, context: NodeContext, options: ReadonlyOptions) -> None:
+        self._context = context
+        self._options = options
+        self.registry = TaskRegistry(context.name)
+        self._pages = PageClient(options.pages, self.registry, context.ports.entropy)
+        self._http: HttpServer | None = None
+        self._wire: WireServer | None = None
+
+    def status(self) -> dict[str, Any]:
+        """Phase and the pinned LSN; JSON-able."""
+        return {
+            "phase": "taking_base" if self._wire is None else "serving",
+            "lsn": str(self._options.lsn),
+            "pageserver": self._pages.address,
+        }
+
+    async def run(self) -> None:
+        """Start, and serve until cancelled."""
+        name, lsn = self._context.name, self._options.lsn
+        api = compute_api("readonly", self.status, self._pages.move)
+        self._http = await serve_http(api, name, HTTP_PORT, self.registry)
+        self._pages.start()
+        cache = PageCache(
+            lambda block, _: self._pages.page_at(block, lsn),
+            self.registry,
+            lambda: lsn,
+            CacheOptions(
+                start_lsn=lsn,
+                blocks=await self._blocks(),
+                capacity=self._options.pages.cache_pages,
+            ),
+        )
+        service = KvService(PinnedTables(PinnedLog(lsn), cache), self.status)
+        self._wire = await serve_wire(name, LIBPQ_PORT, service.query, self.registry)
+        self._context.ready.set()
+        logger.info("serving reads as of %s", lsn)
+        await self._context.stopping.wait()
+
+    async def _blocks(self) -> int:
+        """Length of the relation at the pinned LSN; waits for a pageserver as long as it takes."""
+        while True:
+            try:
+                return await self._pages.blocks(self._options.lsn, self._options.lsn)
+            except NotReady as error:
+                logger.info("still waiting for a pageserver: %s", error)
+
+    async def close(self) -> None:
+        """End everything."""
+        if self._wire is not None:
+            await self._wire.close(within_s=CLOSE_WITHIN_S)
+        if self._http is not None:
+            await self._http.close()
+        await self.registry.shutdown(within_s=CLOSE_WITHIN_S)
+
+
+async def main(context: NodeContext) -> None:
+    """Run the compute; see :class:`storage.compute.options.ReadonlyOptions` for its options."""
+    readonly = Readonly(context, ReadonlyOptions.parse(context.options))
+    try:
+        await run_until_stopped(context, readonly.registry, readonly.run())
+    finally:
+        await readonly.close()

@@ -1,0 +1,148 @@
+"""Role ``walgen``: the deterministic primary.
+
+It wins an election, takes the state at the end of the recovered log from the pageserver, and then
+turns transactions into WAL. It keeps nothing of its own: safekeepers have its WAL, the pageserver
+its pages. The WAL depends on system id, start LSN and the order of transactions, on nothing else.
+Once a higher term rules it acknowledges nothing more and ends with ``Deposed``.
+"""
+
+from __future__ import annotations
+
+import enum
+import logging
+from typing import Any
+
+from storage.compute.basebackup import check_base, fetch_base
+from storage.compute.commit_log import CommitLog
+from storage.compute.engine import Engine
+from storage.compute.life import run_until_stopped
+from storage.compute.options import WalgenOptions
+from storage.compute.page_cache import CacheOptions, PageCache
+from storage.compute.page_client import PageClient
+from storage.compute.service import HTTP_PORT, LIBPQ_PORT, KvService, compute_api
+from storage.errors import NotReady
+from storage.http.server import HttpServer
+from storage.http.server import serve as serve_http
+from storage.lsn import INVALID_LSN, Lsn
+from storage.node import NodeContext
+from storage.tasks import TaskRegistry
+from storage.wal.writer import WalWriter, WriterOptions
+from storage.walproposer.options import Elected, ProposerOptions
+from storage.walproposer.proposer import WalProposer
+from storage.wire.server import WireServer
+from storage.wire.server import serve as serve_wire
+
+logger = logging.getLogger(__name__)
+
+LAST_LSN = Lsn(0xFFFFFFFFFFFFFFFF)
+CLOSE_WITHIN_S = 1.0
+
+
+class ComputePhase(enum.StrEnum):
+    """Where a primary stands."""
+
+    ELECTING = "electing"
+    TAKING_BASE = "taking_base"
+    SERVING = "serving"
+    ENDED = "ended"
+
+
+class Walgen:
+    """One incarnation of the primary."""
+
+    def __init__(self, context: NodeContext, options: WalgenOptions) -> None:
+        self._context = context
+        self._options = options
+        self._entropy = context.ports.entropy
+        self.registry = TaskRegistry(context.name)
+        self._phase = ComputePhase.ELECTING
+        self._elected: Elected | None = None
+        self._proposer = WalProposer(proposer_options(options), self.registry, self._entropy)
+        self._pages = PageClient(options.pages, self.registry, self._entropy)
+        self._log: CommitLog | None = None
+        self._http: HttpServer | None = None
+        self._wire: WireServer | None = None
+
+    def status(self) -> dict[str, Any]:
+        """Phase, term and LSNs; JSON-able."""
+        elected = self._elected
+        return {
+            "phase": self._phase.value,
+            "term": 0 if elected is None else elected.term,
+            "start_lsn": str(INVALID_LSN if elected is None else elected.start_lsn),
+            "flush_lsn": str(self._proposer.flush_lsn),
+            "commit_lsn": str(self._proposer.commit_lsn),
+            "pageserver": self._pages.address,
+        }
+
+    async def run(self) -> None:
+        """Start, serve, and raise ``Deposed`` in the end."""
+        name = self._context.name
+        api = compute_api("walgen", self.status, self._pages.move)
+        self._http = await serve_http(api, name, HTTP_PORT, self.registry)
+        self._pages.start()
+        self._elected = await self._proposer.elect()
+        self._phase = ComputePhase.TAKING_BASE
+        engine = await self._engine(self._elected.start_lsn)
+        service = KvService(engine, self.status)
+        self._wire = await serve_wire(name, LIBPQ_PORT, service.query, self.registry)
+        self._phase = ComputePhase.SERVING
+        logger.info("serving in term %s from %s", self._elected.term, self._elected.start_lsn)
+        self._context.ready.set()
+        await self._proposer.wait_committed(LAST_LSN)
+
+    async def _engine(self, start_lsn: Lsn) -> Engine:
+        """The core, standing where the recovered log ends."""
+        options = self._options
+        base = await fetch_base(self._pages, options.pages, start_lsn, self._entropy)
+        check_base(base, start_lsn)
+        wal = WriterOptions(options.pg_version, options.wal_segment_size, options.system_id)
+        log = CommitLog(WalWriter(wal, start_lsn, base.prev_lsn), self._proposer)
+        self._log = log
+        self._proposer.on_deposed(log.fail)
+        cache = PageCache(
+            self._pages.page,
+            self.registry,
+            lambda: self._proposer.commit_lsn,
+            CacheOptions(
+                start_lsn=start_lsn,
+                blocks=await self._pages.blocks(start_lsn, start_lsn),
+                capacity=options.pages.cache_pages,
+            ),
+        )
+        return Engine(log, cache)
+
+    async def close(self) -> None:
+        """End everything; whoever still waits for a commit hears that its outcome is unknown."""
+        self._phase = ComputePhase.ENDED
+        if self._log is not None:
+            self._log.fail(NotReady("the compute is stopping"))
+        if self._wire is not None:
+            await self._wire.close(within_s=CLOSE_WITHIN_S)
+        if self._http is not None:
+            await self._http.close()
+        await self._proposer.close()
+        await self.registry.shutdown(within_s=CLOSE_WITHIN_S)
+
+
+def proposer_options(options: WalgenOptions) -> ProposerOptions:
+    """What the compute's own proposer is told."""
+    return ProposerOptions(
+        tenant_id=options.pages.tenant_id,
+        timeline_id=options.pages.timeline_id,
+        safekeepers=options.safekeepers,
+        proposer_id=options.proposer_id,
+        system_id=options.system_id,
+        pg_version=options.pg_version,
+        wal_segment_size=options.wal_segment_size,
+        pageserver=options.pages.pageserver if options.callmemaybe else None,
+    )
+
+
+async def main(context: NodeContext) -> None:
+    """Run the primary; see :class:`storage.compute.options.WalgenOptions` for its options."""
+    walgen = Walgen(context, WalgenOptions.parse(context.options))
+    try:
+        await run_until_stopped(context, walgen.registry, walgen.run())
+    finally:
+        await walgen.close()
