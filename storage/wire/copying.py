@@ -41,6 +41,19 @@ class CopyStream:
         if self._channel.must_drain:
             await self._channel.drain()
 
+    @property
+    def is_congested(self) -> bool:
+        """Whether the peer does not keep up, so that a :meth:`send` would wait."""
+        return self._channel.write_paused
+
+    def post(self, *parts: bytes) -> None:
+        """Send one message without waiting, even if it piles up here.
+
+        For senders that look at :attr:`is_congested` first, and for answers whose number the
+        peer's own messages bound. Raises ``ConnectionError``.
+        """
+        self._channel.send_copy_data(parts, sum(map(len, parts)))
+
     async def receive(self) -> bytes | None:
         """The peer's next message; ``None`` once it has ended its half.
 
@@ -82,6 +95,8 @@ def take_aside(message: m.Message) -> None:
             raise ConnectionResetError("the client ended the session in the middle of a copy")
         case m.CopyDone() | m.Flush() | m.Sync() | m.NoticeResponse() | m.ParameterStatus():
             return
+        case m.CommandComplete():
+            return  # A server that shuts down ends a stream like this.
         case _:
             raise ProtocolError(f"{type(message).__name__} in the middle of a copy")
 
