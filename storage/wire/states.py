@@ -149,6 +149,9 @@ COPIES: dict[tuple[Copy, Sender, type], Copy] = {
     **_edges(Copy.BOTH, _CLIENT, (m.CopyDone, m.CopyFail), Copy.BOTH_CLIENT_DONE),
     **_edges(Copy.BOTH, _SERVER, (m.CopyData, *_ASIDE), Copy.BOTH),
     **_edges(Copy.BOTH, _SERVER, (m.CopyDone,), Copy.BOTH_SERVER_DONE),
+    # A stock server that shuts down says so without ending the copy (walsender.c, WalSndDone).
+    **_edges(Copy.BOTH, _SERVER, (m.CommandComplete,), Copy.NONE),
+    **_edges(Copy.BOTH_CLIENT_DONE, _SERVER, (m.CommandComplete,), Copy.NONE),
     **_edges(Copy.BOTH_CLIENT_DONE, _SERVER, (m.CopyData, *_ASIDE), Copy.BOTH_CLIENT_DONE),
     **_edges(Copy.BOTH_CLIENT_DONE, _SERVER, (m.CopyDone,), Copy.NONE),
     **_edges(Copy.BOTH_SERVER_DONE, _CLIENT, (m.CopyData, m.Flush, m.Sync), Copy.BOTH_SERVER_DONE),
