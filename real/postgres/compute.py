@@ -108,7 +108,7 @@ class PostgresNodes:
         self._cluster = cluster
         self._backend = backend
         self._starts = 0
-        self._directory = backend.short_directory / launch.name
+        self._directory = backend.short_directory / f"{launch.name}.pg"
         backend.assign(launch.name, LIBPQ_PORT, self._directory / f".s.PGSQL.{LIBPQ_PORT}")
         self._sidecar = ComputeHandle(backend, NodeSpec(f"{launch.name}-wp", "walproposer"))
         self._server = NodeHandle(backend, NodeSpec(launch.name, "postgres"))
