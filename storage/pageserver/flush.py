@@ -63,23 +63,23 @@ class Flusher:
 
     async def _flush_persistently(self) -> None:
         """Write the oldest frozen layer; a failing disk is tried again, ingest waits meanwhile."""
-        frozen = self._timeline.frozen[0]
         try:
-            with self._timeline.gate.hold():
-                layer = await self._write(frozen) if len(frozen.layer) else None
-                self._timeline.flushed(frozen, layer)
+            await self.flush_oldest()
         except DiskError as error:
             delay_s = self._backoff.next_delay_s()
             logger.warning(
-                "flush of timeline %s up to %s: %s; again in %.2f s",
-                self._timeline.ident,
-                frozen.end_lsn,
-                error,
-                delay_s,
+                "flush of timeline %s: %s; again in %.2f s", self._timeline.ident, error, delay_s
             )
             await asyncio.sleep(delay_s)
         else:
             self._backoff.reset()
+
+    async def flush_oldest(self) -> None:
+        """Write the oldest frozen layer and make it known; ``DiskError`` leaves it as it was."""
+        frozen = self._timeline.frozen[0]
+        with self._timeline.gate.hold():
+            layer = await self._write(frozen) if len(frozen.layer) else None
+            self._timeline.flushed(frozen, layer)
 
     async def _write(self, frozen: FrozenLayer) -> Layer:
         """The level-0 layer of a frozen one, durable under its name."""

@@ -1,9 +1,9 @@
 """Messages of ``pagestream``: one request or response per CopyData, big endian, pure.
 
 A client may send requests without waiting; answers come in the order of the requests and carry
-their ids. Every request names an LSN and a ``not_modified_since`` (``read_view.ReadPoint`` says what
-they mean); every answer names the LSN at which it holds. A refusal is an answer too: the stream
-goes on.
+their ids. Every request names an LSN and a ``not_modified_since`` (``read_view.ReadPoint`` says
+what they mean); every answer names the LSN at which it holds. A refusal is an answer too: the
+stream goes on.
 """
 
 from __future__ import annotations

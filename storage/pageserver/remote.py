@@ -20,6 +20,7 @@ from storage.errors import (
     Conflict,
     CorruptData,
     NotFound,
+    NotReady,
     ObjectMissing,
     ObjectStoreError,
     PreconditionFailed,
@@ -59,6 +60,18 @@ class Attachment:
             raise CorruptData(f"{source} is not an attachment record: {error!r}") from error
 
 
+class IndexTaken(Conflict):
+    """The store holds another index in that place: ``index``, with ``etag``."""
+
+    def __init__(self, index: TimelineIndex, etag: str) -> None:
+        super().__init__(
+            f"timeline {index.timeline_id} has another index of generation {index.generation}: "
+            f"etag {etag}"
+        )
+        self.index = index
+        self.etag = etag
+
+
 class RemoteTenant:
     """The tenant's part of the bucket. Every request is bounded by ``remote_timeout_s``."""
 
@@ -73,6 +86,9 @@ class RemoteTenant:
         self._objects = objects
         self._options = options
         self._entropy = entropy
+        self._closed = False
+        self._requests = 0
+        self._fuses: dict[int, asyncio.Timeout] = {}
         self._prefix = f"pageserver/{tenant_id}/"
         self._attachment_key = f"{self._prefix}generation.json"
 
@@ -88,6 +104,8 @@ class RemoteTenant:
         """Repeat a request until the store answers; its authoritative refusals pass through."""
         backoff = Backoff(self._entropy, delay_s_max=self._options.retry_delay_s_max)
         while True:
+            if self._closed:
+                raise NotReady(f"tenant {self.tenant_id} is stopping")
             try:
                 return await self._bounded(request())
             except (ObjectMissing, PreconditionFailed):
@@ -100,13 +118,25 @@ class RemoteTenant:
                 await asyncio.sleep(delay_s)
 
     async def _bounded(self, request: Awaitable[T]) -> T:
+        self._requests += 1
+        number = self._requests
         try:
-            async with asyncio.timeout(self._options.remote_timeout_s):
+            async with asyncio.timeout(self._options.remote_timeout_s) as fuse:
+                self._fuses[number] = fuse
                 return await request
         except TimeoutError as error:
             raise ObjectStoreError(
                 f"no answer within {self._options.remote_timeout_s} s", may_have_happened=True
             ) from error
+        finally:
+            self._fuses.pop(number, None)
+
+    def close(self) -> None:
+        """End every request under way and refuse new ones, so that nobody waits for the store."""
+        self._closed = True
+        now_s = asyncio.get_running_loop().time()
+        for fuse in self._fuses.values():
+            fuse.reschedule(now_s)
 
     # Attachment generations.
 
@@ -199,8 +229,8 @@ class RemoteTenant:
         """Upload an index under its own generation; returns its etag.
 
         It replaces exactly the index with ``previous_etag`` (``None``: there is none yet), so that
-        an older upload which the store carries out late changes nothing. ``Conflict`` when the
-        object is neither that nor this one.
+        an older upload which the store carries out late changes nothing. :class:`IndexTaken` when
+        the object is neither that nor this one.
         """
         key = self.index_key(index.timeline_id, index.generation)
         data = index.encode()
@@ -214,8 +244,9 @@ class RemoteTenant:
         except PreconditionFailed:
             # An earlier attempt of ours may have been carried out although its answer was lost.
             info = await self.persistently(f"check of {key}", lambda: self._objects.head(key))
-            if await self.get(key) != data:
-                raise Conflict(f"{key} was written by somebody else: etag {info.etag}") from None
+            found = await self.get(key)
+            if found != data:
+                raise IndexTaken(TimelineIndex.decode(found, key), info.etag) from None
             return info.etag
 
     async def delete_older_indexes(self, timeline_id: TimelineId, generation: int) -> None:

@@ -9,11 +9,11 @@ frozen layers, ``compaction.py`` merges, ``uploader.py`` ships, ``read_view.py``
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import pairwise
 
-from storage.errors import CorruptData
+from storage.errors import CorruptData, NotReady
 from storage.events import emit
 from storage.ids import TenantTimelineId
 from storage.lsn import INVALID_LSN, Lsn
@@ -70,6 +70,7 @@ class Timeline:
         self.flush_wanted = asyncio.Event()
         self.flush_done = asyncio.Event()
         self.modification = Modification(self)
+        self.on_positions: Callable[[], None] = lambda: None
         self._number = environment.next_timeline_number()
         uploader.on_uploaded = self._index_uploaded
 
@@ -126,6 +127,21 @@ class Timeline:
         self.state.set(State.BROKEN, reason)
         self.last_record.fail(Broken(f"timeline {self.ident} is broken: {reason}"))
 
+    def stop_serving(self) -> None:
+        """Refuse every present and future wait: this object will not move any more."""
+        self.state.set(State.STOPPING)
+        error = NotReady(f"timeline {self.ident} is {State.STOPPING}")
+        for position in (self.last_record, self.disk_consistent, self.remote_consistent):
+            position.fail(error)
+
+    async def close(self) -> None:
+        """Wait for the readers and release the files; the timeline's tasks have ended."""
+        assert self.state.state is State.STOPPING, f"{self.ident} is {self.state.state}"
+        await self.gate.close()
+        self.uploader.close()
+        for layer in self.layers:
+            await layer.close()
+
     # Persistence: called by flush, compaction and upload.
 
     def first_unflushed_lsn(self) -> Lsn:
@@ -159,6 +175,7 @@ class Timeline:
         self._emit("disk_consistent_lsn", self.disk_consistent.value)
         self.uploader.put_index(self.index())
         self.flush_done.set()
+        self.on_positions()
 
     def _consistent_lsn(self, frozen: FrozenLayer) -> Lsn:
         """No LSN that any layer in memory may still hold, whatever was flushed."""
@@ -168,6 +185,7 @@ class Timeline:
         if index.disk_consistent_lsn > self.remote_consistent.value:
             self.remote_consistent.advance(index.disk_consistent_lsn)
             self._emit("remote_consistent_lsn", index.disk_consistent_lsn)
+            self.on_positions()
 
     def _emit(self, name: str, value: Lsn) -> None:
         emit(

@@ -96,6 +96,11 @@ class Uploader:
                     continue
                 await self.step()
 
+    async def drain(self) -> None:
+        """Carry out everything scheduled so far, before :meth:`run` is started."""
+        while self._queue:
+            await self.step()
+
     async def step(self) -> None:
         """Carry out the next batch; on a local failure it is tried again a little later."""
         batch = self._queue.start_batch()

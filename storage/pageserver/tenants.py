@@ -1,0 +1,262 @@
+"""Every tenant attached here, and the transitions of their lives, one at a time for each tenant.
+
+The list of attached tenants is durable before a request is answered; a transition once begun ends
+even if its requester goes away; who comes second waits and sees the final state (BUGBANK
+``duplicate-delete-or-request-race``, ``shutdown-does-not-join-detach``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import TypeVar
+
+from storage.errors import Conflict, CorruptData, NotFound, NotReady, PortError, RequestError
+from storage.ids import TenantId
+from storage.pageserver import attached
+from storage.pageserver.backoff import Backoff
+from storage.pageserver.environment import Environment
+from storage.pageserver.layer_files import TENANTS
+from storage.pageserver.remote import RemoteTenant
+from storage.pageserver.states import State
+from storage.pageserver.tenant import Tenant
+from storage.ports import Disk
+from storage.tasks import TaskKind, interruptible
+
+logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+
+class Tenants:
+    """The tenants of one pageserver incarnation."""
+
+    def __init__(self, environment: Environment) -> None:
+        self._environment = environment
+        self._tenants: dict[TenantId, Tenant] = {}
+        self._generations: dict[TenantId, int] = {}
+        self._locks: dict[TenantId, asyncio.Lock] = {}
+        self._saving = asyncio.Lock()
+        self._stopping = False
+
+    @property
+    def disk(self) -> Disk:
+        """The node's disk."""
+        return self._environment.ports.disk
+
+    # Looking.
+
+    def all(self) -> list[Tenant]:
+        """Every tenant here, in whatever state."""
+        return list(self._tenants.values())
+
+    def get(self, tenant_id: TenantId) -> Tenant:
+        """A tenant here; ``NotFound`` otherwise."""
+        tenant = self._tenants.get(tenant_id)
+        if tenant is None:
+            raise NotFound(f"tenant {tenant_id} is not attached to {self._environment.node}")
+        return tenant
+
+    # Transitions.
+
+    def lock(self, tenant_id: TenantId) -> asyncio.Lock:
+        """Serialises the transitions of one tenant."""
+        return self._locks.setdefault(tenant_id, asyncio.Lock())
+
+    async def load_attached(self) -> None:
+        """At start: begin to attach what was attached before; returns before they are active."""
+        disk = self._environment.ports.disk
+        self._generations = await attached.load(disk)
+        await disk.mkdir(TENANTS)
+        for name in await disk.listdir(TENANTS):
+            if name not in self._generations:
+                logger.info("removing %s/%s: the tenant is not attached", TENANTS, name)
+                await disk.rmtree(f"{TENANTS}/{name}")
+        for tenant_id, generation in self._generations.items():
+            tenant = self._add(tenant_id)
+            self._spawn_attach(tenant, partial(self._resume, tenant, generation))
+
+    async def create(self, tenant_id: TenantId) -> Tenant:
+        """Make a new, empty tenant, attached here; ``Conflict`` if it exists."""
+        tenant = await self.to_the_end(f"create {tenant_id}", lambda: self._create(tenant_id))
+        await self._wait_attached(tenant)
+        return tenant
+
+    async def _create(self, tenant_id: TenantId) -> Tenant:
+        async with self.lock(tenant_id):
+            self._check_running()
+            if tenant_id in self._tenants:
+                raise Conflict(f"tenant {tenant_id} is attached here already")
+            remote = self._remote(tenant_id)
+            generation = await self.bounded(
+                f"creating tenant {tenant_id}", remote.create(self._environment.node)
+            )
+            await self._save(tenant_id, generation)
+            tenant = self._add(tenant_id)
+            self._spawn_attach(tenant, lambda: tenant.load(generation, superseded=False))
+            return tenant
+
+    async def attach(self, tenant_id: TenantId) -> Tenant:
+        """Attach a tenant, or join its attachment; returns once accepted, perhaps not yet active.
+
+        ``NotFound`` when the object store answers in time that there is no such tenant.
+        """
+        tenant = await self.to_the_end(f"attach {tenant_id}", lambda: self._attach(tenant_id))
+        await self._wait_attached(tenant)
+        return tenant
+
+    async def _wait_attached(self, tenant: Tenant) -> None:
+        """Give an attachment a little time, so that most requests answer with its outcome."""
+        try:
+            async with asyncio.timeout(self._environment.options.attach_answer_timeout_s):
+                await tenant.state.wait_active()
+        except TimeoutError:
+            return
+        except RequestError:
+            if tenant.missing is not None:
+                raise tenant.missing from None
+            raise
+
+    async def _attach(self, tenant_id: TenantId) -> Tenant:
+        async with self.lock(tenant_id):
+            self._check_running()
+            tenant = self._tenants.get(tenant_id)
+            if tenant is None:
+                await self._save(tenant_id, 0)
+                tenant = self._add(tenant_id)
+                self._spawn_attach(tenant, lambda: self._take_over(tenant))
+            return tenant
+
+    async def detach(self, tenant_id: TenantId) -> None:
+        """Stop serving a tenant and forget it here; the object store keeps it.
+
+        ``NotFound`` if it is not attached; a detach under way is joined.
+        """
+        tenant = self.get(tenant_id)
+        await self.to_the_end(f"detach {tenant_id}", lambda: self._detach(tenant))
+
+    async def _detach(self, tenant: Tenant) -> None:
+        tenant_id = tenant.tenant_id
+        async with self.lock(tenant_id):
+            if self._tenants.get(tenant_id) is not tenant:
+                return
+            await tenant.stop(flush_within_s=self._environment.options.detach_flush_timeout_s)
+            await self._save(tenant_id, None)
+            await tenant.remove_files()
+            del self._tenants[tenant_id]
+
+    async def stop(self) -> None:
+        """At the node's stop: end every tenant, joining what is under way."""
+        self._stopping = True
+        await asyncio.gather(*(self._stop_one(tenant) for tenant in self.all()))
+
+    async def _stop_one(self, tenant: Tenant) -> None:
+        async with self.lock(tenant.tenant_id):
+            await tenant.stop(flush_within_s=self._environment.options.stop_flush_timeout_s)
+
+    # Attaching in the background.
+
+    def _add(self, tenant_id: TenantId) -> Tenant:
+        assert tenant_id not in self._tenants, f"tenant {tenant_id} is here already"
+        tenant = self._tenants[tenant_id] = Tenant(self._environment, tenant_id)
+        return tenant
+
+    def _spawn_attach(self, tenant: Tenant, work: Callable[[], Awaitable[None]]) -> None:
+        self._environment.registry.spawn(
+            TaskKind.ATTACH,
+            str(tenant.tenant_id),
+            self._attach_persistently(tenant, work),
+            tenant_id=tenant.tenant_id,
+        )
+
+    async def _attach_persistently(
+        self, tenant: Tenant, work: Callable[[], Awaitable[None]]
+    ) -> None:
+        """Repeat the whole attachment until it works or cannot work (BUGBANK
+        ``index-download-error-as-absent``)."""
+        backoff = Backoff(self._environment.ports.entropy)
+        async with interruptible():
+            while True:
+                try:
+                    await work()
+                    return
+                except PortError as error:
+                    logger.info("attaching tenant %s: %s", tenant.tenant_id, error)
+                except CorruptData as error:
+                    tenant.set_state(State.BROKEN, str(error))
+                    raise
+                except NotFound as error:
+                    await self._give_up(tenant, error)
+                    return
+                await asyncio.sleep(backoff.next_delay_s())
+
+    async def _give_up(self, tenant: Tenant, error: NotFound) -> None:
+        """There is no such tenant: a new attachment is undone, an old one shows that it is broken."""
+        logger.info("attaching tenant %s: %s", tenant.tenant_id, error)
+        tenant.missing = error
+        tenant.set_state(State.BROKEN, str(error))
+        if not self._generations.get(tenant.tenant_id):
+            await self._detach(tenant)
+
+    async def _take_over(self, tenant: Tenant) -> None:
+        """A new attachment: become the newest one, then load."""
+        generation = await tenant.remote.claim_generation(self._environment.node)
+        await self._save(tenant.tenant_id, generation)
+        await tenant.load(generation, superseded=False)
+
+    async def _resume(self, tenant: Tenant, generation: int) -> None:
+        """After a restart: still ours, so take a new generation; or superseded, then only serve."""
+        newest = await tenant.remote.newest_attachment()
+        if newest.node == self._environment.node or not generation:
+            await self._take_over(tenant)
+            return
+        logger.info("tenant %s was attached to %s since", tenant.tenant_id, newest.node)
+        await tenant.load(generation, superseded=True)
+
+    # The pieces.
+
+    def _check_running(self) -> None:
+        if self._stopping:
+            raise NotReady(f"{self._environment.node} is stopping")
+
+    async def _save(self, tenant_id: TenantId, generation: int | None) -> None:
+        """Record an attachment (``None``: detached) durably."""
+        async with self._saving:
+            changed = dict(self._generations)
+            if generation is None:
+                changed.pop(tenant_id, None)
+            else:
+                changed[tenant_id] = generation
+            await attached.save(self._environment.ports.disk, changed)
+            self._generations = changed
+
+    def _remote(self, tenant_id: TenantId) -> RemoteTenant:
+        ports = self._environment.ports
+        return RemoteTenant(tenant_id, ports.objects, self._environment.options, ports.entropy)
+
+    async def bounded(self, what: str, work: Awaitable[T]) -> T:
+        """Await something of the object store for a request; ``NotReady`` when it takes long."""
+        timeout_s = self._environment.options.attach_answer_timeout_s
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await work
+        except TimeoutError as error:
+            raise NotReady(f"{what}: the object store did not answer in {timeout_s} s") from error
+
+    async def to_the_end(self, name: str, work: Callable[[], Awaitable[T]]) -> T:
+        """Run a transition as a task of its own, which the requester's end does not end."""
+        outcome: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                outcome.set_result(await work())
+            except Exception as error:
+                outcome.set_exception(error)
+                outcome.exception()  # Retrieved here: perhaps the requester is gone.
+            finally:
+                outcome.cancel()  # No effect unless this task was cancelled.
+
+        self._environment.registry.spawn(TaskKind.ATTACH, name, run())
+        return await asyncio.shield(outcome)
