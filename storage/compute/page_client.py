@@ -190,7 +190,9 @@ class PageClient:
         self._unsent = list(self._pending.values())
         for pending in self._unsent:
             pending.asked_at_s = None
-        if not self._unsent:
+        if self._unsent:
+            self._wanted.set()
+        else:
             self._wanted.clear()
 
     def _hang_up(self, why: str) -> None:
