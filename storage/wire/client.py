@@ -8,8 +8,10 @@ the client unusable, which :meth:`Client.query` and its like then say.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterable, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterable, AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from typing import NoReturn
 
 from storage.errors import ProtocolError
 from storage.wire import messages as m
@@ -120,22 +122,31 @@ class Client:
         )
 
     async def _run(self, *messages: m.Message) -> Result:
-        try:
+        self._check_idle()
+        with self._closing_on_failure():
             async with asyncio.timeout(self._options.timeout_s):
                 self._begin(*messages)
                 return await self._result()
+
+    @contextmanager
+    def _closing_on_failure(self) -> Iterator[None]:
+        """After anything but the server's own error, its answer may still be on its way and would
+        be taken for that of the next command: the session cannot go on."""
+        try:
+            yield
         except ServerError:
             raise
         except BaseException:
-            # The answer may still come and would be taken for the next command's.
             self._channel.abort()
             raise
 
-    def _begin(self, *messages: m.Message) -> None:
+    def _check_idle(self) -> None:
         if self._channel.lost:
             raise ConnectionResetError("the connection is closed")
         if self._channel.connection.progress.phase is not Phase.IDLE:
             raise ProtocolError("another command of this session is still running")
+
+    def _begin(self, *messages: m.Message) -> None:
         for message in messages:
             self._channel.send(message)
         self._channel.flush()
@@ -176,24 +187,17 @@ class Client:
     # ---- copies
 
     async def _begin_copy(self, sql: str, expected: type) -> None:
-        try:
+        self._check_idle()
+        with self._closing_on_failure():
             async with asyncio.timeout(self._options.timeout_s):
                 self._begin(m.Query(sql))
-                while True:
-                    message = await self._channel.receive()
-                    if isinstance(message, expected):
-                        return
+                while not isinstance(message := await self._channel.receive(), expected):
                     if isinstance(message, m.ErrorResponse):
                         await self._result_after(message)
                     if isinstance(message, (m.CommandComplete, m.RowDescription)):
                         raise ProtocolError(f"{sql[:80]!r} did not start a copy")
-        except ServerError:
-            raise
-        except BaseException:
-            self._channel.abort()
-            raise
 
-    async def _result_after(self, report: m.ErrorResponse) -> None:
+    async def _result_after(self, report: m.ErrorResponse) -> NoReturn:
         if report.severity is m.Severity.ERROR:
             await self._result()
         raise ServerError(report)
@@ -204,52 +208,52 @@ class Client:
         return CopyStream(self._channel, self._result)
 
     async def copy_out(self, sql: str) -> AsyncIterator[bytes]:
-        """Yield the pieces of data that a command sends; an error half way raises."""
+        """Yield the pieces of data that a command sends; an error half way raises.
+
+        Leaving the iteration early closes the session.
+        """
         await self._begin_copy(sql, m.CopyOutResponse)
-        finished = False
-        try:
+        with self._closing_on_failure():
             while self._channel.connection.progress.copy is Copy.OUT:
                 data = await self._channel.receive_copy_data()
                 if data is not None:
                     yield data
-                else:
-                    message = await self._channel.receive()
-                    if isinstance(message, m.ErrorResponse):
-                        await self._result_after(message)
-                    take_aside(message)
+                    continue
+                message = await self._channel.receive()
+                if isinstance(message, m.ErrorResponse):
+                    await self._result_after(message)
+                take_aside(message)
             await self._result()
-            finished = True
-        except ServerError:
-            finished = True
-            raise
-        finally:
-            if not finished:
-                self._channel.abort()
 
     async def copy_in(self, sql: str, chunks: AsyncIterable[bytes]) -> str:
         """Run a command that takes ``chunks``; returns its tag. An error of ``chunks`` fails it."""
         await self._begin_copy(sql, m.CopyInResponse)
-        try:
-            async for chunk in chunks:
-                # The server may have given up; then its answer is waiting.
-                self._channel.send_copy_data((chunk,), len(chunk))
-                await self._channel.drain()
-        except BaseException as error:
-            await self._fail_copy(error)
-            raise
-        self._channel.send(m.CopyDone())
-        self._channel.flush()
-        return (await self._result()).tag
-
-    async def _fail_copy(self, error: BaseException) -> None:
-        if isinstance(error, Exception) and not self._channel.lost:
-            self._channel.send(m.CopyFail(str(error) or type(error).__name__))
+        with self._closing_on_failure():
+            failure = await self._upload(chunks)
+            if failure is None:
+                self._channel.send(m.CopyDone())
+                self._channel.flush()
+                return (await self._result()).tag
+            self._channel.send(m.CopyFail(str(failure) or type(failure).__name__))
             self._channel.flush()
-            try:
+            with suppress(ServerError):
                 await self._result()
-            except ServerError:
-                return
-        self._channel.abort()
+        raise failure
+
+    async def _upload(self, chunks: AsyncIterable[bytes]) -> Exception | None:
+        """Send the chunks; returns what their source raised, if it did."""
+        source = aiter(chunks)
+        while True:
+            try:
+                chunk = await anext(source)
+            except StopAsyncIteration:
+                return None
+            except Exception as failure:
+                return failure
+            if self._channel.connection.has_message:
+                return None  # The server has given up; its error is the answer.
+            self._channel.send_copy_data((chunk,), len(chunk))
+            await self._channel.drain()
 
     async def close(self) -> None:
         """End the session; harmless when it is over already."""

@@ -70,8 +70,16 @@ class CopyStream:
             data = await self._channel.receive_copy_data()
             if data is not None:
                 return data
-            take_aside(await self._channel.receive())
+            message = await self._channel.receive()
+            if isinstance(message, m.ErrorResponse):
+                await self._take_error(message)
+            take_aside(message)
         return None
+
+    async def _take_error(self, report: m.ErrorResponse) -> None:
+        """Read to the end of the failed command, so that the session can go on."""
+        if self._finish is not None and report.severity is m.Severity.ERROR:
+            await self._finish()
 
     async def done(self) -> None:
         """End our half, take what the peer still sends, and return when it has ended its half."""
