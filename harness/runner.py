@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from harness.backend import Event, LogLine
-from harness.checkers.suite import check_after_stop, check_world
+from harness.checkers.suite import check_after_stop, check_world, stop_everything
 from harness.errors import CheckFailed, HarnessError, UnsupportedFault
 from harness.verdict import RunSettings, Verdict
 from harness.world import World
@@ -70,6 +70,7 @@ async def play(world: World, scenario: Scenario) -> None:
         if not world.history.commits():
             raise Inconclusive("the scenario ended without one acknowledged commit")
         await check_world(world)
+        await stop_everything(world)
     finally:
         for cluster in world.clusters:
             for endpoint in cluster.endpoints.values():

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from harness.backend import Ability, Backend
+from harness.checkers.logs import Allowance
 from harness.cluster import Cluster
 from harness.compute import Compute
 from harness.endpoint_handle import EndpointHandle
@@ -42,6 +43,7 @@ class World:
         self.faults = Faults(backend)
         self.history = History()
         self.clusters: list[Cluster] = []
+        self.allowances: list[Allowance] = []
         self._loads = 0
 
     @property
@@ -61,6 +63,10 @@ class World:
         """Skip the scenario, with its reason, in a world that lacks an ability."""
         if ability not in self.backend.abilities:
             raise UnsupportedFault(f"world {self.name!r} cannot {ability.value}")
+
+    def expect_log(self, pattern: str, *, reason: str, node: str = ".*") -> None:
+        """Expect warnings and errors that match ``pattern``; every other one fails the run."""
+        self.allowances.append(Allowance(pattern, reason, node))
 
     async def start(self, topology: Topology) -> Cluster:
         """Start a cluster and return when every node of it accepts connections."""

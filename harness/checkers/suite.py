@@ -5,20 +5,43 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checkers.acknowledged_commits import check_acknowledged_commits, read_back
+from harness.checkers.commit_order import check_commit_order
+from harness.checkers.linearizable import check_linearizable
+from harness.checkers.logs import check_logs
+from harness.checkers.reads_equal_model import check_reads
+from harness.checkers.safekeepers_agree import check_safekeepers_agree
 
 if TYPE_CHECKING:
     from harness.world import World
 
 
 async def check_world(world: World) -> None:
-    """Checks that ask the running cluster and the history."""
+    """Ask the running cluster for what was acknowledged, then judge the history."""
     for cluster in world.clusters:
         for endpoint in cluster.endpoints.values():
             if endpoint.running:
                 timeline = str(endpoint.timeline)
                 final = await read_back(endpoint, world.history, timeline)
                 check_acknowledged_commits(world.history, timeline, final)
+        running = [safekeeper for safekeeper in cluster.safekeepers if safekeeper.running]
+        for each in cluster.timelines:
+            await check_safekeepers_agree(running, each)
+    check_reads(world.history)
+    check_commit_order(world.history)
+    check_linearizable(world.history)
+
+
+async def stop_everything(world: World) -> None:
+    """Stop every node gracefully: computes, pageservers, safekeepers. ``NotLive`` if one hangs."""
+    for cluster in world.clusters:
+        for endpoint in cluster.endpoints.values():
+            if endpoint.running:
+                await endpoint.stop()
+        for node in [*cluster.pageservers, *cluster.safekeepers]:
+            if node.running:
+                await node.stop()
 
 
 def check_after_stop(world: World) -> None:
-    """Checks of what a closed run left: logs, events, tasks."""
+    """Checks of what a closed run left: every log line is an expected one."""
+    check_logs(world.backend.logs(), world.allowances)
