@@ -161,7 +161,7 @@ class Endings(UnsupportedApis):
     # Closing.
 
     def _check_open(self, coroutine: Any) -> None:
-        if self._closed:
+        if self._closed and not self.graveyard.disposing:
             close = getattr(coroutine, "close", None)
             if close is not None:
                 close()
@@ -178,7 +178,7 @@ class Endings(UnsupportedApis):
         if not self._closed:
             self._closed = True
             self.push = _drop
-            self.graveyard.dispose([*self.nodes.dead, *self.nodes.everyone()])
+            self.graveyard.dispose(self, [*self.nodes.dead, *self.nodes.everyone()])
 
     async def shutdown_asyncgens(self) -> None:
         """Close the scenario's own asynchronous generators, oldest first."""

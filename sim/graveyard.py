@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from asyncio import events
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import Context
 from typing import Any
 
 from sim.node import Incarnation
@@ -19,22 +22,34 @@ class Graveyard:
 
     def __init__(self) -> None:
         self._buried: list[Any] = []
+        self.disposing = False
 
     def bury(self, thing: Any) -> None:
         """Keep a handle, or anything else of a dead incarnation."""
         self._buried.append(thing)
 
-    def dispose(self, incarnations: Iterable[Incarnation]) -> None:
-        """Close every unfinished coroutine behind the seal: nothing it does has an effect."""
-        with _sealed():
-            for incarnation in dict.fromkeys(incarnations):
-                for task in incarnation.tasks:
-                    _dispose_of_task(task, incarnation.context)
-                incarnation.forget()
+    def dispose(self, loop: asyncio.AbstractEventLoop, incarnations: list[Incarnation]) -> None:
+        """Close every unfinished coroutine behind the seal: nothing it does has an effect.
+
+        The dying code finds a running loop on which whatever it awaits never comes, and the tasks
+        it starts never begin.
+        """
+        owners = list(dict.fromkeys(incarnations))
+        self.disposing = True
+        with _sealed(loop):
+            while any(owner.tasks for owner in owners):
+                for owner in owners:
+                    tasks, owner.tasks = owner.tasks, []
+                    for task in tasks:
+                        _dispose_of_task(task, owner.context)
+                    del tasks
+            for owner in owners:
+                owner.forget()
             self._buried.clear()
+        self.disposing = False
 
 
-def _dispose_of_task(task: Any, context: Any) -> None:
+def _dispose_of_task(task: Any, context: Context) -> None:
     if task.done():
         task._log_traceback = False
         return
@@ -54,16 +69,19 @@ def _close_quietly(coroutine: Any) -> None:
 
 
 @contextmanager
-def _sealed() -> Iterator[None]:
+def _sealed(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
     """No warning and no unraisable error of dying code reaches anybody."""
     hook: Callable[..., Any] = sys.unraisablehook
     sys.unraisablehook = lambda unraisable: None
     generator_hooks = sys.get_asyncgen_hooks()
     sys.set_asyncgen_hooks(finalizer=lambda generator: None)
+    running = events._get_running_loop()
+    events._set_running_loop(loop)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        events._set_running_loop(running)
         sys.set_asyncgen_hooks(*generator_hooks)
         sys.unraisablehook = hook
