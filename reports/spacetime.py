@@ -62,8 +62,8 @@ def window(messages: list[Message], faults: list[TraceEvent]) -> list[Message]:
         return messages
     first = 0
     if faults:
-        before = [i for i, m in enumerate(messages) if m.received_s < faults[0].at_s]
-        first = max(0, len(before) - MESSAGES_MAX // 3)
+        before = sum(message.received_s < faults[0].at_s for message in messages)
+        first = min(max(0, before - MESSAGES_MAX // 3), len(messages) - MESSAGES_MAX)
     return messages[first : first + MESSAGES_MAX]
 
 
@@ -77,6 +77,8 @@ def spacetime(events: list[TraceEvent]) -> Diagram | None:
     shown = window(messages, faults)
     start_s = min(message.sent_s for message in shown)
     end_s = max(message.received_s for message in shown)
+    if shown[-1] is messages[-1]:
+        end_s = max([end_s, *(event.at_s for event in marks)])
     lanes = _lanes(messages, marks)
     height = TOP + LANE * len(lanes) + BOTTOM
     axis = svg.TimeAxis(start_s, end_s, left=LEFT, width=WIDTH - LEFT - RIGHT)
