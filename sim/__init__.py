@@ -6,24 +6,29 @@ contexts (``with loop.nodes.acting_as("a"): …``), links break with ``loop.netw
 
 from __future__ import annotations
 
+from sim.errors import Deadlock, Livelock, Nondeterminism, ScenarioFailed, UnsupportedApi
 from sim.latency import Constant, LogNormal, Skewed, Uniform
 from sim.link import LinkOptions
 from sim.loop import LoopOptions, SimLoop
 from sim.node import current_node
 from sim.policy import POLICIES, Fifo, Pct, Policy, SeededRandom
-from sim.run import run
+from sim.run import run, run_on
 from sim.seeds import Seeds
 from sim.trace import Trace, TraceOptions
 
 __all__ = [
     "POLICIES",
     "Constant",
+    "Deadlock",
     "Fifo",
     "LinkOptions",
+    "Livelock",
     "LogNormal",
     "LoopOptions",
+    "Nondeterminism",
     "Pct",
     "Policy",
+    "ScenarioFailed",
     "SeededRandom",
     "Seeds",
     "SimLoop",
@@ -31,6 +36,8 @@ __all__ = [
     "Trace",
     "TraceOptions",
     "Uniform",
+    "UnsupportedApi",
     "current_node",
     "run",
+    "run_on",
 ]

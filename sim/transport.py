@@ -47,6 +47,7 @@ class StreamTransport(asyncio.Transport):
         self._protocol: Any = None
         self._closing = False
         self._ended = False
+        self._eof_written = False
         self._end_sent = False
         self._writing_paused = False
         self._high = _HIGH_WATER
@@ -80,7 +81,7 @@ class StreamTransport(asyncio.Transport):
             if not isinstance(data, bytes | bytearray | memoryview):
                 raise TypeError(f"data must be bytes-like, not {type(data).__name__}")
             data = bytes(data)
-        if self._end_sent:
+        if self._eof_written:
             raise RuntimeError("Cannot call write() after write_eof()")
         if self._ended or self._closing or not data:
             return
@@ -96,11 +97,11 @@ class StreamTransport(asyncio.Transport):
 
     def write_eof(self) -> None:
         """Half-close: the peer reads an end of file after what was written."""
-        if self._end_sent or self._closing:
+        if self._eof_written or self._closing:
             return
-        self._end_sent = True
+        self._eof_written = True
         if not self.outgoing.backlog_size:
-            self.outgoing.signal(Signal.END)
+            self._send_end()
 
     def can_write_eof(self) -> bool:
         """Always; TCP can."""
@@ -220,8 +221,8 @@ class StreamTransport(asyncio.Transport):
             self._protocol.resume_writing()
         if not size and self._closing:
             self._finish()
-        elif not size and self._end_sent:
-            self.outgoing.signal(Signal.END)
+        elif not size and self._eof_written and not self._end_sent:
+            self._send_end()
 
     def process_died(self, *, host_died: bool) -> None:
         """The owning process is gone: the kernel resets the connection unless it died as well."""
@@ -234,9 +235,12 @@ class StreamTransport(asyncio.Transport):
 
     def _finish(self) -> None:
         if not self._end_sent:
-            self._end_sent = True
-            self.outgoing.signal(Signal.END)
+            self._send_end()
         self._end(None)
+
+    def _send_end(self) -> None:
+        self._end_sent = True
+        self.outgoing.signal(Signal.END)
 
     def _end(self, error: Exception | None) -> None:
         if self._ended:

@@ -240,6 +240,8 @@ def test_a_gathering_parent_elsewhere_just_waits():
 
 
 def test_stubborn_coroutines_make_no_noise_when_they_are_disposed_of(capsys):
+    witness = Witness()
+
     async def await_in_finally():
         try:
             await asyncio.sleep(1000)
@@ -251,7 +253,7 @@ def test_stubborn_coroutines_make_no_noise_when_they_are_disposed_of(capsys):
             try:
                 await asyncio.sleep(1000)
             except BaseException:
-                pass
+                witness.note("refused to die")
 
     async def spawn_in_finally():
         try:
