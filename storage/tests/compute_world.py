@@ -60,6 +60,7 @@ class MemoryPages:
         self._fed = 0
         self.pages: dict[int, bytes] = {}
         self.requests: list[tuple[int, Lsn]] = []
+        self.prev_lsn = Lsn(0)
         self.gate = asyncio.Event()
         self.gate.set()
 
@@ -75,6 +76,7 @@ class MemoryPages:
         self._reader.feed(self._quorum.wal[self._fed : end])
         self._fed = max(self._fed, end)
         for raw in self._reader.records():
+            self.prev_lsn = raw.lsn
             record = decode(raw.raw, raw.lsn, raw.end_lsn, 15)
             for block in record.blocks:
                 if block.image is not None:
