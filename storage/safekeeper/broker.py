@@ -1,0 +1,129 @@
+"""Tells the broker how far this safekeeper is, and hears from it how far its peers are.
+
+The broker may be absent for any time: then pageservers find less, and nothing else happens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+
+from storage.errors import BrokerError
+from storage.ids import TenantId, TenantTimelineId, TimelineId
+from storage.log import one_line
+from storage.lsn import Lsn
+from storage.ports import Broker, BrokerUpdate
+from storage.safekeeper.options import HTTP_PORT, WIRE_PORT, SafekeeperOptions
+from storage.safekeeper.timeline import Timeline
+from storage.safekeeper.timelines import Timelines
+from storage.tasks import interruptible
+
+logger = logging.getLogger(__name__)
+
+PREFIX = "seawall/timeline/"
+PUBLISH_TIMEOUT_S = 5.0
+
+
+def broker_key(timeline_id: TenantTimelineId, node: str) -> str:
+    """Where a safekeeper publishes its status of a timeline (ARCHITECTURE.md)."""
+    return f"{PREFIX}{timeline_id.tenant_id}/{timeline_id.timeline_id}/safekeeper/{node}"
+
+
+def parse_key(key: str) -> tuple[TenantTimelineId, str] | None:
+    """Timeline and node of a key; ``None`` for a key of something else."""
+    parts = key.removeprefix(PREFIX).split("/")
+    if len(parts) != 4 or parts[2] != "safekeeper":
+        return None
+    try:
+        return TenantTimelineId(TenantId(parts[0]), TimelineId(parts[1])), parts[3]
+    except ValueError:
+        return None
+
+
+class BrokerStatus:
+    """Publishes active timelines and listens to peers; two tasks."""
+
+    def __init__(
+        self, broker: Broker, node: str, timelines: Timelines, options: SafekeeperOptions
+    ) -> None:
+        self._broker = broker
+        self._node = node
+        self._timelines = timelines
+        self._options = options
+        self._news = asyncio.Event()
+
+    def activity(self, _timeline_id: TenantTimelineId) -> None:
+        """A timeline may have become active: do not make pageservers wait for the next round."""
+        self._news.set()
+
+    async def publish_always(self) -> None:
+        """Publish every active timeline, again and again, until the task is asked to stop."""
+        async with interruptible():
+            while True:
+                self._news.clear()
+                try:
+                    async with asyncio.timeout(PUBLISH_TIMEOUT_S):
+                        await self._publish_all()
+                except (BrokerError, TimeoutError) as error:
+                    logger.info("publishing to the broker: %s", one_line(error))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._options.broker_publish_s):
+                        await self._news.wait()
+
+    async def _publish_all(self) -> None:
+        for timeline in self._timelines:
+            if timeline.active:
+                await self._broker.publish(
+                    broker_key(timeline.id, self._node),
+                    json.dumps(self._status(timeline)).encode(),
+                    ttl_s=max(3 * self._options.broker_publish_s, 3.0),
+                )
+
+    def _status(self, timeline: Timeline) -> dict[str, str | int]:
+        acceptor = timeline.acceptor
+        return {
+            "node": self._node,
+            "pg_addr": f"{self._node}:{WIRE_PORT}",
+            "http_addr": f"{self._node}:{HTTP_PORT}",
+            "term": acceptor.term,
+            "last_log_term": acceptor.last_log_term,
+            "flush_lsn": str(acceptor.flush_lsn),
+            "commit_lsn": str(acceptor.commit_lsn),
+            "backup_lsn": str(acceptor.backup_lsn),
+            "remote_consistent_lsn": str(acceptor.remote_consistent_lsn),
+            "peer_horizon_lsn": str(acceptor.peer_horizon_lsn),
+            "local_start_lsn": str(acceptor.control().local_start_lsn),
+        }
+
+    async def listen_always(self) -> None:
+        """Hear peers until the task is asked to stop; subscribe again when the stream breaks."""
+        async with interruptible():
+            while True:
+                try:
+                    async with self._broker.subscribe(PREFIX) as updates:
+                        async for update in updates:
+                            self.hear(update)
+                except BrokerError as error:
+                    logger.info("listening to the broker: %s", one_line(error))
+                await asyncio.sleep(self._options.broker_retry_s)
+
+    def hear(self, update: BrokerUpdate) -> None:
+        """Take a peer's status of a timeline that is here too."""
+        found = parse_key(update.key)
+        if found is None or update.value is None or found[1] == self._node:
+            return
+        timeline = self._timelines.find(found[0])
+        if timeline is None:
+            return
+        try:
+            status = json.loads(update.value)
+            last_log_term = int(status["last_log_term"])
+            commit_lsn = Lsn.parse(status["commit_lsn"])
+            remote_consistent_lsn = Lsn.parse(status["remote_consistent_lsn"])
+        except (ValueError, KeyError, TypeError) as error:
+            logger.info("broker key %s holds no status: %r", update.key, error)
+            return
+        timeline.hear_peer(last_log_term, commit_lsn)
+        timeline.hear_remote_consistent(remote_consistent_lsn)

@@ -1,0 +1,44 @@
+"""The cancellation fuse: work on a timeline that is dropped half way must stop the node.
+
+A task cancelled between two disk operations leaves memory and disk disagreeing; nobody could tell
+what was promised. A crash and a reload from disk is the one state we know how to continue from.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from storage.errors import SeawallError
+
+
+class FuseBlown(SeawallError):
+    """Work on a timeline was dropped half way; the node must restart from its disk."""
+
+
+class Fuse:
+    """One per node; :meth:`blown` is watched by its main."""
+
+    def __init__(self) -> None:
+        self._reason: str | None = None
+        self._blew = asyncio.Event()
+
+    @contextmanager
+    def guard(self, work: str) -> Iterator[None]:
+        """Ordinary errors may leave the block; a cancellation blows the fuse."""
+        if self._reason is not None:
+            raise FuseBlown(self._reason)
+        try:
+            yield
+        except Exception:
+            raise
+        except BaseException:
+            self._reason = f"{work} was dropped half way"
+            self._blew.set()
+            raise
+
+    async def blown(self) -> None:
+        """Wait for ever; raises ``FuseBlown`` when the fuse blows."""
+        await self._blew.wait()
+        raise FuseBlown(self._reason)

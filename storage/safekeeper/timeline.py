@@ -1,0 +1,390 @@
+"""One timeline on one safekeeper: carries out what the acceptor decides, in the right order.
+
+Locks: ``_lock`` is held over each step and the disk work it asks for; ``_disk_lock`` over WAL
+writes, so that one flush takes all that was accepted while the previous one ran. Who needs both
+takes ``_lock`` first. Disk work that must not be dropped half way runs in a task of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import logging
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+from storage.consensus.messages import AcceptorMessage, AppendRequest, ProposerMessage
+from storage.consensus.wal_run import WalRun
+from storage.errors import BadRequest, NotReady, PortError
+from storage.events import emit
+from storage.ids import TenantTimelineId
+from storage.log import one_line
+from storage.lsn import Lsn
+from storage.safekeeper.control import ControlFile
+from storage.safekeeper.environment import Environment
+from storage.safekeeper.segments import WalSegments
+from storage.safekeeper.state import (
+    Acceptor,
+    Effect,
+    PersistControl,
+    Reply,
+    TruncateWal,
+    WriteBatch,
+)
+from storage.safekeeper.wakeups import Wakeups
+from storage.tasks import TaskKind, current_registration, shutdown_requested
+from storage.wal.validate import WalRange, find_end_of_wal
+
+logger = logging.getLogger(__name__)
+
+_DIGEST_BYTES = 1024 * 1024
+
+
+class Pusher(Protocol):
+    """A proposer's connection."""
+
+    def post(self, message: AcceptorMessage) -> None:
+        """Send an answer without waiting for the peer to take it."""
+        ...
+
+    def hang_up(self, reason: str) -> None:
+        """End the conversation; the proposer will come back."""
+        ...
+
+    def tick(self) -> None:
+        """Time passes: hang up if the proposer has been silent for too long."""
+        ...
+
+
+class Reader(Protocol):
+    """A stream of WAL that leaves; ``name`` is the client's application name."""
+
+    @property
+    def name(self) -> str:
+        """Who it is."""
+        ...
+
+    def tick(self) -> None:
+        """Time passes: show and ask for a sign of life."""
+        ...
+
+    def describe(self) -> dict[str, str | int | bool | None]:
+        """For people and tests."""
+        ...
+
+
+class Timeline:
+    """Opened by :meth:`load`; its flusher runs until the registry stops it."""
+
+    def __init__(
+        self,
+        acceptor: Acceptor,
+        control: ControlFile,
+        segments: WalSegments,
+        environment: Environment,
+    ) -> None:
+        identity = acceptor.identity
+        self.id = TenantTimelineId(identity.tenant_id, identity.timeline_id)
+        self._ids = {"tenant": self.id.tenant_id, "timeline": self.id.timeline_id}
+        self.options = environment.options
+        self.acceptor = acceptor
+        self.segments = segments
+        self.commit_wakeups = Wakeups()
+        self.flush_wakeups = Wakeups()
+        self._control = control
+        self._environment = environment
+        self._lock = asyncio.Lock()
+        self._disk_lock = asyncio.Lock()
+        self._accepted = asyncio.Event()
+        self._recent = WalRun(acceptor.flush_lsn)
+        self._pushers: dict[int, Pusher] = {}
+        self._unanswered: dict[int, Pusher] = {}
+        self._pushers_added = 0
+        self._readers: dict[int, Reader] = {}
+        self._readers_added = 0
+        self._commit_shown = acceptor.commit_lsn
+        self._horizon_shown = acceptor.peer_horizon_lsn
+        self._remote_shown = acceptor.remote_consistent_lsn
+        environment.spawn(TaskKind.DISK, "wal flusher", self._flush_always(), self.id)
+
+    @classmethod
+    async def load(cls, directory: str, environment: Environment) -> Timeline:
+        """Open what is on disk and find the end of the WAL. ``CorruptData`` or ``DiskError``."""
+        control = await ControlFile.load(environment.disk, directory)
+        identity = control.saved.identity
+        segments = WalSegments(environment.disk, directory, identity.wal_segment_size)
+        await segments.load()
+        wal = WalRange(control.saved.commit_lsn, identity.pg_version, identity.wal_segment_size)
+        end = await find_end_of_wal(segments.read_segment, wal)
+        acceptor = Acceptor(environment.options.node_id, control.saved, end.end_lsn)
+        logger.info(
+            "timeline %s/%s: term %s, commit %s, WAL ends at %s (%s)",
+            identity.tenant_id, identity.timeline_id, acceptor.term, acceptor.commit_lsn,
+            end.end_lsn, end.reason,
+        )  # fmt: skip
+        return cls(acceptor, control, segments, environment)
+
+    # ---- proposers
+
+    def add_pusher(self, pusher: Pusher) -> int:
+        """A proposer has connected; the number is for :meth:`remove_pusher`."""
+        self._pushers_added += 1
+        self._pushers[self._pushers_added] = pusher
+        self._environment.on_activity(self.id)
+        return self._pushers_added
+
+    def remove_pusher(self, number: int) -> None:
+        """The proposer's connection is gone."""
+        removed = self._pushers.pop(number, None)
+        assert removed is not None, f"pusher {number} is removed twice"
+        self._unanswered.pop(number, None)
+        self._environment.on_activity(self.id)
+
+    def add_reader(self, reader: Reader) -> int:
+        """Somebody streams WAL from here; the number is for :meth:`remove_reader`."""
+        self._readers_added += 1
+        self._readers[self._readers_added] = reader
+        return self._readers_added
+
+    def remove_reader(self, number: int) -> None:
+        """The stream has ended."""
+        removed = self._readers.pop(number, None)
+        assert removed is not None, f"reader {number} is removed twice"
+        self._environment.on_activity(self.id)
+
+    def has_reader(self, name: str) -> bool:
+        """Whether a client of this name streams WAL from here now."""
+        return any(reader.name == name for reader in self._readers.values())
+
+    def readers(self) -> list[dict[str, str | int | bool | None]]:
+        """Who streams now."""
+        return [reader.describe() for reader in self._readers.values()]
+
+    def tick(self) -> None:
+        """Time passes, for every connection of this timeline."""
+        connections: list[Pusher | Reader] = [*self._pushers.values(), *self._readers.values()]
+        for connection in connections:
+            connection.tick()
+
+    @property
+    def pushers(self) -> int:
+        """Number of proposers connected."""
+        return len(self._pushers)
+
+    @property
+    def active(self) -> bool:
+        """Whether anybody may still need something of this timeline: a proposer writes, or a
+        pageserver has not got all that is committed into remote storage."""
+        return bool(self._pushers) or self.acceptor.remote_consistent_lsn < self.acceptor.commit_lsn
+
+    async def handle(self, number: int, message: ProposerMessage) -> None:
+        """Take a proposer's message; answers go to its pusher, at once or after a flush.
+
+        Raises ``ProtocolError`` or ``NotReady`` (disk): the conversation cannot go on.
+        """
+        if not isinstance(message, AppendRequest):
+            await asyncio.shield(
+                self._environment.result_of(self._decide(number, message), self.id)
+            )
+            return
+        async with self._lock:
+            for effect in self.acceptor.step(message):
+                assert isinstance(effect, Reply), "appending needs no disk work before an answer"
+                self._pushers[number].post(effect.message)
+            if message.data:
+                self._unanswered[number] = self._pushers[number]
+                self._accepted.set()
+            else:
+                self._show_progress()
+
+    async def _decide(self, number: int, message: ProposerMessage) -> None:
+        """A step of an election: everything accepted before is durable first, then its effects."""
+        async with self._lock:
+            if self.acceptor.must_flush_before(message):
+                await self._flush()
+            term = self.acceptor.term
+            effects = self.acceptor.step(message)
+            async with self._disk_lock:
+                with self._environment.fuse.guard(f"an election of {self.id}"):
+                    await self._carry_out(effects, self._pushers.get(number))
+            if self.acceptor.term != term:
+                emit("term", **self._ids, term=self.acceptor.term)
+            self._show_progress()
+            self.flush_wakeups.notify()
+
+    async def _carry_out(self, effects: Sequence[Effect], pusher: Pusher | None) -> None:
+        """In order, so that nothing is told before it is durable."""
+        try:
+            for effect in effects:
+                match effect:
+                    case PersistControl(control):
+                        await self._control.save(control)
+                    case TruncateWal(end_lsn):
+                        await self._truncate(end_lsn)
+                    case Reply(message):
+                        if pusher is not None:
+                            pusher.post(message)
+        except PortError as error:
+            self.acceptor.write_failed()
+            raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
+
+    async def _truncate(self, end_lsn: Lsn) -> None:
+        logger.info("timeline %s: cutting the WAL at %s", self.id, end_lsn)
+        self._recent = WalRun(end_lsn)
+        await self.segments.truncate(end_lsn)
+
+    # ---- flushing
+
+    async def _flush_always(self) -> None:
+        """Flush whatever was accepted, group after group, until asked to stop."""
+        entry = current_registration()
+        assert entry is not None, "the flusher is a registered task"
+        entry.on_shutdown(self._accepted.set)
+        while True:
+            await self._accepted.wait()
+            self._accepted.clear()
+            if shutdown_requested():
+                return
+            try:
+                await self._flush()
+            except NotReady as error:
+                logger.info("%s", one_line(error))
+                for pusher in list(self._pushers.values()):
+                    pusher.hang_up(str(error))
+
+    async def _flush(self) -> None:
+        """Write and sync as one all that was accepted, then answer for it. ``NotReady`` (disk)."""
+        async with self._disk_lock:
+            batch = self.acceptor.take_batch()
+            if batch is None:
+                return
+            with self._environment.fuse.guard(f"a flush of {self.id}"):
+                try:
+                    await self.segments.write(batch.begin_lsn, batch.pieces)
+                    await self.segments.flush()
+                except PortError as error:
+                    self.acceptor.write_failed()
+                    raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
+            self._flushed(batch)
+
+    def _flushed(self, batch: WriteBatch) -> None:
+        self.acceptor.flushed(batch)
+        lsn = batch.begin_lsn
+        for piece in batch.pieces:
+            lsn = self._recent.append(lsn, piece)
+        surplus_end = self._recent.end_lsn - self._environment.options.recent_wal_bytes
+        if surplus_end > self._recent.begin_lsn:
+            self._recent.forget(Lsn(surplus_end))
+        unanswered, self._unanswered = self._unanswered, {}
+        response = self.acceptor.append_response()
+        for pusher in unanswered.values():
+            pusher.post(response)
+        emit("lsn", **self._ids, name="flush_lsn", value=self.acceptor.flush_lsn)
+        self.flush_wakeups.notify()
+        self._show_progress()
+
+    # ---- progress
+
+    def _show_progress(self) -> None:
+        """Tell senders and observers what has advanced, whoever advanced it."""
+        acceptor = self.acceptor
+        if acceptor.commit_lsn != self._commit_shown:
+            self._commit_shown = acceptor.commit_lsn
+            emit("lsn", **self._ids, name="commit_lsn", value=acceptor.commit_lsn)
+            self.commit_wakeups.notify()
+            if not self._pushers:
+                self._environment.on_activity(self.id)
+        if acceptor.peer_horizon_lsn != self._horizon_shown:
+            self._horizon_shown = acceptor.peer_horizon_lsn
+            emit("lsn", **self._ids, name="truncate_lsn", value=acceptor.peer_horizon_lsn)
+        if acceptor.remote_consistent_lsn != self._remote_shown:
+            self._remote_shown = acceptor.remote_consistent_lsn
+            emit("lsn", **self._ids, name="remote_consistent_lsn", value=self._remote_shown)
+            self._environment.on_activity(self.id)
+
+    def hear_peer(self, last_log_term: int, commit_lsn: Lsn) -> None:
+        """Another safekeeper tells what is committed; an advance wakes senders like any other."""
+        if self.acceptor.hear_peer(last_log_term, commit_lsn):
+            self._show_progress()
+
+    def hear_remote_consistent(self, lsn: Lsn) -> None:
+        """A pageserver, or a peer that heard one, tells what is in remote storage."""
+        if self.acceptor.hear_remote_consistent(lsn):
+            self._show_progress()
+
+    async def save_control(self) -> None:
+        """Make LSNs durable that need no immediate durability, if any has changed. ``NotReady``."""
+        if self.acceptor.control() != self._control.saved:
+            await asyncio.shield(self._environment.result_of(self._save_control(), self.id))
+
+    async def _save_control(self) -> None:
+        async with self._lock, self._disk_lock:
+            with self._environment.fuse.guard(f"saving the control file of {self.id}"):
+                try:
+                    await self._control.save(self.acceptor.control())
+                except PortError as error:
+                    raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
+
+    async def close(self) -> None:
+        """Save what a restart would like to know, and let go of the files. ``NotReady``."""
+        await self.save_control()
+        try:
+            await self.segments.close()
+        except PortError as error:
+            raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
+
+    # ---- reading
+
+    @property
+    def first_lsn(self) -> Lsn:
+        """Where the oldest segment begins; before the timeline's start it holds zeros."""
+        start_lsn = self.acceptor.identity.start_lsn
+        return Lsn(start_lsn - start_lsn % self.segments.segment_size)
+
+    def has_wal_from(self, lsn: Lsn) -> bool:
+        """Whether a stream may begin at ``lsn``: within the WAL, or, as stock clients do, at the
+        beginning of the oldest segment."""
+        return lsn >= self.acceptor.identity.start_lsn or lsn == self.first_lsn
+
+    def status(self) -> dict[str, Any]:
+        """Terms, LSNs (as text) and connections, for people, tests and the HTTP API."""
+        acceptor = self.acceptor
+        return {
+            "term": acceptor.term,
+            "last_log_term": acceptor.last_log_term,
+            "flush_lsn": str(acceptor.flush_lsn),
+            "commit_lsn": str(acceptor.commit_lsn),
+            "truncate_lsn": str(acceptor.peer_horizon_lsn),
+            "backup_lsn": str(acceptor.backup_lsn),
+            "remote_consistent_lsn": str(acceptor.remote_consistent_lsn),
+            "peer_horizon_lsn": str(acceptor.peer_horizon_lsn),
+            "timeline_start_lsn": str(acceptor.identity.start_lsn),
+            "term_history": [
+                {"term": switch.term, "lsn": str(switch.lsn)}
+                for switch in acceptor.durable_history().switches
+            ],
+            "active": self.active,
+            "proposers": self.pushers,
+            "readers": self.readers(),
+        }
+
+    async def digest(self, from_lsn: Lsn, until_lsn: Lsn) -> str:
+        """SHA-256 in hex of flushed WAL; ``BadRequest`` for a range that is not here."""
+        if not self.acceptor.identity.start_lsn <= from_lsn <= until_lsn <= self.acceptor.flush_lsn:
+            raise BadRequest(
+                f"{from_lsn}..{until_lsn} is not within the WAL here, "
+                f"{self.acceptor.identity.start_lsn}..{self.acceptor.flush_lsn}"
+            )
+        digest = hashlib.sha256()
+        while from_lsn < until_lsn:
+            end_lsn = Lsn(min(until_lsn, from_lsn + _DIGEST_BYTES))
+            digest.update(await self.segments.read(from_lsn, end_lsn))
+            from_lsn = end_lsn
+        return digest.hexdigest()
+
+    async def read(self, begin_lsn: Lsn, end_lsn: Lsn) -> bytes:
+        """Flushed WAL of ``[begin_lsn, end_lsn)``, from memory if it is recent. ``DiskError``."""
+        assert begin_lsn < end_lsn <= self.acceptor.flush_lsn, f"{begin_lsn}..{end_lsn}"
+        if begin_lsn >= self._recent.begin_lsn:
+            return self._recent.read(begin_lsn, end_lsn)
+        return await self.segments.read(begin_lsn, end_lsn)
