@@ -28,6 +28,7 @@ class PageserverOptions:
     ``compaction_threshold``: level-0 layers that start a merge; ``image_creation_threshold``:
     merged layers over a key range that start a new image. ``remote_timeout_s`` bounds one request
     to the object store; the ``…_flush_timeout_s`` bound the last upload at detach and at stop.
+    ``callmemaybe_memory_s``: how long a safekeeper's call counts as an offer of WAL.
     """
 
     node_id: int
@@ -47,6 +48,8 @@ class PageserverOptions:
     attach_answer_timeout_s: float = 5.0
     detach_flush_timeout_s: float = 5.0
     stop_flush_timeout_s: float = 5.0
+    checkpoint_wait_s: float = 60.0
+    callmemaybe_memory_s: float = 10.0
     walreceiver_connect_timeout_s: float = 5.0
     walreceiver_silence_timeout_s: float = 10.0
     walreceiver_lag_max: int = 1 * MEBIBYTE

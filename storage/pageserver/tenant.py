@@ -137,6 +137,13 @@ class Tenant:
             raise NotFound(f"tenant {self.tenant_id} has no timeline {timeline_id}")
         return timeline
 
+    def call_me_maybe(self, timeline_id: TimelineId, safekeeper: str) -> None:
+        """A safekeeper (``host:port``) says that it has WAL which this pageserver lacks."""
+        self.timeline(timeline_id).state.check_active()
+        now_s = asyncio.get_running_loop().time()
+        memory_s = self._environment.options.callmemaybe_memory_s
+        self.receivers[timeline_id].announce(safekeeper, INVALID_LSN, expires_at_s=now_s + memory_s)
+
     async def add_timeline(self, index: TimelineIndex, etag: str) -> Timeline:
         """Serve a timeline whose index was just created in the object store."""
         self.state.check_active()

@@ -193,7 +193,7 @@ class Tenants:
                 await asyncio.sleep(backoff.next_delay_s())
 
     async def _give_up(self, tenant: Tenant, error: NotFound) -> None:
-        """There is no such tenant: a new attachment is undone, an old one shows that it is broken."""
+        """There is no such tenant: a new attachment is undone, an old one shows it broken."""
         logger.info("attaching tenant %s: %s", tenant.tenant_id, error)
         tenant.missing = error
         tenant.set_state(State.BROKEN, str(error))

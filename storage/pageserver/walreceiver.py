@@ -209,7 +209,7 @@ class WalReceiver:
     async def _watch(self, stream: CopyStream, fuse: asyncio.Timeout) -> None:
         """Report positions while the stream lives; blow the fuse when it should be left."""
         while True:
-            await self._send_status(stream)
+            self._send_status(stream)
             await asyncio.sleep(STATUS_GAP_S)
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._options.walreceiver_status_s):
@@ -224,7 +224,7 @@ class WalReceiver:
                 fuse.reschedule(_now_s())
                 return
 
-    async def _send_status(self, stream: CopyStream) -> None:
+    def _send_status(self, stream: CopyStream) -> None:
         self._report.clear()
         timeline = self._timeline
         feedback = PageserverFeedback(
@@ -232,11 +232,13 @@ class WalReceiver:
             timeline.disk_consistent.value,
             timeline.remote_consistent.value,
         )
+        if stream.is_congested:
+            return
         sent_at_us = self._environment.ports.clock.wall_us() - POSTGRES_EPOCH_US
         try:
-            await stream.send(feedback.status(sent_at_us))
-            await stream.send(feedback.encode())
-        except (OSError, ProtocolError) as error:
+            stream.post(feedback.status(sent_at_us))
+            stream.post(feedback.encode())
+        except ConnectionError as error:
             self._lost(self._safekeeper, error)
 
     def _set_state(self, address: str, state: str) -> None:
