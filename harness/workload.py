@@ -95,13 +95,10 @@ class Load:
         of unknown outcome. Raises what a client died of, if one did."""
         self._stopping = True
         self._running.set()
-        try:
-            async with asyncio.timeout(STOP_GRACE_S):
-                for task in self._clients:
-                    await asyncio.shield(task)
-        except TimeoutError:
-            for task in self._clients:
-                task.cancel()
+        if self._clients:
+            await asyncio.wait(self._clients, timeout=STOP_GRACE_S)
+        for task in self._clients:
+            task.cancel()
         self._note_stall()
         ends = await asyncio.gather(*self._clients, return_exceptions=True)
         for end in ends:
