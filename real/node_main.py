@@ -61,6 +61,19 @@ class PortsFactory(Protocol):
         ...
 
 
+def handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """As the loop's own handler, but a lost connection is life in aiohttp's request writer too.
+
+    aiohttp 3.14 drops that task when the request fails before it; nobody can await it then.
+    """
+    task, error = context.get("future"), context.get("exception")
+    name = getattr(task.get_coro(), "__qualname__", "") if isinstance(task, asyncio.Task) else ""
+    if name == "ClientRequest.write_bytes" and isinstance(error, ConnectionError):
+        logger.info("a request was cut off while it was written: %s", error)
+    else:
+        loop.default_exception_handler(context)
+
+
 def load(path: str) -> Any:
     """The object ``"module:NAME"`` names."""
     module, _, name = path.partition(":")
@@ -115,6 +128,7 @@ async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFi
     loop = asyncio.get_running_loop()
     assert isinstance(loop, NamedHostLoop)
     loop.join((plan.hub[0], plan.hub[1]), plan.name, plan.incarnation)
+    loop.set_exception_handler(handle_loop_error)
     main: NodeMain = load(plan.roles)[plan.role]
     factory: PortsFactory = load(plan.ports)
     entropy = random.Random(f"{plan.settings.get('seed', 0)}/{plan.name}/{plan.incarnation}")

@@ -13,6 +13,7 @@ from harness.walgen import WalgenCompute
 from harness.world import World
 from real.backend import RealBackend, RealOptions
 from real.loop import NamedHostLoop
+from real.postgres.compute import PostgresCompute, template_cache
 from real.session import RealSession
 
 
@@ -24,7 +25,10 @@ class RealRunner:
 
     def __init__(self) -> None:
         self._session = RealSession()
-        self._computes: Mapping[str, Compute] = {"walgen": WalgenCompute()}
+        self._computes: Mapping[str, Compute] = {
+            "walgen": WalgenCompute(),
+            "postgres": PostgresCompute(template_cache(self._session.directory)),
+        }
 
     def run(self, scenario: Scenario, settings: RunSettings) -> RunResult:
         """Run a scenario once, on fresh disks."""

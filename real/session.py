@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import os
 import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
 from real.forkclient import ForkClient
-from real.object_store import S3Options
+from real.object_store import S3ObjectStore, S3Options
 from real.postgres import binaries
 from real.servers import EtcdServer, S3Server
+from storage.errors import ObjectStoreError
 
 PRELOAD = ("storage.roles", "real.node_ports", "real.postgres.node")
 POSTGRES_ROLES = "real.postgres.node:ROLES"
@@ -75,6 +78,8 @@ class RealSession:
                 assert self._s3 is not None, "moto serves S3 unless the environment names another"
                 self._s3.wait_ready()
                 options = self._s3.options
+            else:
+                _check_reachable(options)
             self._services = Services(options, self._etcd.endpoint)
         return self._services
 
@@ -115,6 +120,24 @@ def _session_directory() -> Path:
         ) from error
     directory.chmod(0o711)
     return directory
+
+
+def _check_reachable(options: S3Options) -> None:
+    """Ask a server that is not ours for a listing; ``HarnessError`` says what is wrong with it."""
+
+    async def ask() -> None:
+        store = S3ObjectStore(options)
+        try:
+            await store.list("seawall-probe/")
+        finally:
+            await store.close()
+
+    try:
+        # The caller's loop may be running; this question gets a loop and a thread of its own.
+        with ThreadPoolExecutor(1, "s3-probe") as pool:
+            pool.submit(asyncio.run, ask()).result()
+    except ObjectStoreError as error:
+        raise HarnessError(f"S3 cannot be used: {error}") from error
 
 
 def _external_s3(environment: Mapping[str, str]) -> S3Options | None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,10 +27,10 @@ if TYPE_CHECKING:
 IMPORT_S_MAX = 60.0
 
 
-def default_cache() -> Path:
-    """Where templates are kept: ``SEAWALL_CACHE_DIR``, else one place per user and machine."""
+def template_cache(session_directory: Path) -> Path:
+    """Where templates are kept: ``SEAWALL_CACHE_DIR``, which outlives the session, if it is set."""
     named = os.environ.get("SEAWALL_CACHE_DIR")
-    return Path(named) if named else Path(tempfile.gettempdir()) / f"seawall-cache-{os.getuid()}"
+    return Path(named) if named else session_directory / "templates"
 
 
 class PostgresCompute:

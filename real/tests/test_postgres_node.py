@@ -73,9 +73,7 @@ class Stage:
 
 
 @pytest.fixture
-def on_stage(postgres_session, tmp_path_factory):
-    cache = tmp_path_factory.getbasetemp() / "templates"
-
+def on_stage(postgres_session):
     def on_stage(story, major=MAJORS[0]):
         async def whole():
             backend = RealBackend(postgres_session, OPTIONS)
@@ -168,7 +166,7 @@ def test_cancelled_wait_is_an_unknown_outcome_though_the_server_says_success(on_
         waiting = asyncio.ensure_future(stage.put(1, "b"))
         cancel = "select pg_cancel_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'"
         async with asyncio.timeout(5):
-            while await stage.endpoint.sql(cancel) != [("True",)]:
+            while await stage.endpoint.sql(cancel) != [("True",)]:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
         with pytest.raises(OutcomeUnknown, match="the quorum may lack it"):
             await waiting
@@ -284,7 +282,7 @@ def test_wrong_setting_ends_the_start_with_its_name_in_the_log(on_stage):
 def test_unknown_and_missing_options_are_named(on_stage):
     async def story(stage):
         await stage.backend.spawn(NodeSpec("pg", "postgres", {"sidecar": "x", "speed": 1}))
-        with pytest.raises(NodeDied, match="unknown or missing: bin_directory, .*speed"):
+        with pytest.raises(NodeDied, match=r"unknown or missing: bin_directory, .*speed"):
             await stage.backend.wait_ready("pg", within_s=10)
 
     on_stage(story)

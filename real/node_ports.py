@@ -1,0 +1,33 @@
+"""The ports of a node process: files, S3 and etcd behind this node's own links, the system clock.
+
+``settings`` of the plan: ``s3`` and ``etcd`` hold the fields of their options.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from real.broker import EtcdBroker
+from real.clock import SystemClock
+from real.disk import ThreadPoolDisk
+from real.etcd import EtcdOptions
+from real.node_main import NodePlan
+from real.object_store import S3ObjectStore, S3Options
+from storage.ports import Ports
+
+
+@asynccontextmanager
+async def node_ports(plan: NodePlan, entropy: random.Random) -> AsyncIterator[Ports]:
+    """Open the ports of one incarnation, and close them when its main has ended."""
+    disk = ThreadPoolDisk(Path(plan.directory) / "disk", f"{plan.name}-disk")
+    objects = S3ObjectStore(S3Options(**plan.settings["s3"]))
+    broker = EtcdBroker(EtcdOptions(**plan.settings["etcd"]))
+    try:
+        yield Ports(disk, objects, broker, SystemClock(), entropy)
+    finally:
+        await broker.close()
+        await objects.close()
+        disk.close()
