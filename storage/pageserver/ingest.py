@@ -19,30 +19,18 @@ from storage.pageserver.modification import Modification
 from storage.pageserver.redo import OPCODE_KV, RedoTable
 from storage.pageserver.timeline import Timeline
 from storage.pageserver.values import Delta, Image, Value
+from storage.wal.image import with_lsn
 from storage.wal.reader import RawRecord
 from storage.wal.record import BlockRef, WalRecord, decode
 
 _RMGR_XLOG: Final = 0
 _XLOG_NOOP: Final = 0x20
 _XLOG_SWITCH: Final = 0x40
-_UPPER_OFFSET: Final = 14
-_NEVER_INITIALISED: Final = b"\0\0"
 
 
 def register_kv_redo(table: RedoTable) -> None:
     """Add redo of the key-value pages to the vocabulary."""
     table.register(OPCODE_KV, kv_page.apply, batch=kv_page.apply_all)
-
-
-def with_lsn(page: bytes, lsn: Lsn) -> bytes:
-    """A page image from WAL with the LSN that redo gives it: the end of its record.
-
-    A page whose ``pd_upper`` is 0 was never initialised and stays without one (``PageSetLSN`` after
-    ``PageIsNew`` in PostgreSQL's ``xlogutils.c``).
-    """
-    if page[_UPPER_OFFSET : _UPPER_OFFSET + 2] == _NEVER_INITIALISED:
-        return page
-    return (lsn >> 32).to_bytes(4, "little") + (lsn & 0xFFFFFFFF).to_bytes(4, "little") + page[8:]
 
 
 class WalIngest:
