@@ -11,8 +11,8 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
-import random
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from storage.durable import read_file, replace_file
 from storage.errors import BadRequest, CorruptData, DiskError, FileMissing, NotFound, SeawallError
@@ -29,6 +29,9 @@ from storage.tasks import (
 )
 from storage.wire.client import ConnectOptions, connect
 from storage.wire.errors import ServerError
+
+if TYPE_CHECKING:
+    import random
 
 logger = logging.getLogger(__name__)
 

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from collections import deque
 from collections.abc import Coroutine
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from storage.consensus.messages import (
     AcceptorMessage,
@@ -25,6 +24,9 @@ from storage.walproposer.recovery import Donor, connect_options, fetch_wal, host
 from storage.walproposer.state import Campaign
 from storage.wire.client import connect
 from storage.wire.copying import CopyStream
+
+if TYPE_CHECKING:
+    import random
 
 logger = logging.getLogger(__name__)
 

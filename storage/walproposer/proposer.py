@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-import random
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage.consensus.messages import AcceptorMessage
 from storage.events import emit
@@ -35,6 +34,9 @@ from storage.walproposer.recovery import Donor, fetch_wal
 from storage.walproposer.state import Campaign
 
 __all__ = ["Deposed", "Elected", "ProposerClosed", "ProposerOptions", "WalProposer"]
+
+if TYPE_CHECKING:
+    import random
 
 logger = logging.getLogger(__name__)
 
