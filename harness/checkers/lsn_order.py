@@ -1,0 +1,211 @@
+"""What nodes report of themselves obeys the order of the protocols (SYSTEM.md, "Consensus").
+
+* An LSN that only grows does so within one incarnation, or one attachment of a tenant.
+* Pageserver: remote_consistent ≤ disk_consistent ≤ last_record. Safekeeper: backup ≤ commit.
+* Nobody calls an LSN committed before a quorum reported to have flushed it.
+* Terms only grow, a term has one leader, and a safekeeper votes once per term.
+
+An event is compared with what was reported before it; what was never reported is not guessed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import NamedTuple
+
+from harness.backend import Event
+from harness.errors import CheckFailed
+from storage.lsn import Lsn
+
+CHECKER = "lsn_order"
+
+GROWING = frozenset(
+    {
+        "commit_lsn",
+        "truncate_lsn",
+        "backup_lsn",
+        "last_record_lsn",
+        "disk_consistent_lsn",
+        "remote_consistent_lsn",
+    }
+)
+"""Not flush_lsn: a new leader may cut a log."""
+
+AT_MOST = {
+    "remote_consistent_lsn": "disk_consistent_lsn",
+    "disk_consistent_lsn": "last_record_lsn",
+    "backup_lsn": "commit_lsn",
+}
+"""On one node, the first never exceeds the second."""
+
+
+class Position(NamedTuple):
+    """A kind of LSN on one node and timeline."""
+
+    node: str
+    tenant: str
+    timeline: str
+    name: str
+
+
+def check_lsn_order(
+    events: Iterable[Event], *, safekeepers: int = 0, clock_error_s: float = 0.0
+) -> int:
+    """Check the events of a run, in order of time; returns how many mattered.
+
+    ``safekeepers``: how many each timeline has, for the quorum rule (0: leave it out).
+    ``clock_error_s``: how much later than an effect its cause may have been dated, between nodes.
+    """
+    order = LsnOrder()
+    flushes = FlushQuorum(safekeepers // 2 + 1) if safekeepers else None
+    if clock_error_s:
+        events = sorted(events, key=lambda event: _dated(event, clock_error_s))
+    mattered = 0
+    for event in events:
+        mattered += order.observe(event)
+        if flushes is not None and event.kind == "lsn":
+            flushes.observe(event)
+    return mattered
+
+
+def _dated(event: Event, clock_error_s: float) -> float:
+    """Commit reports are taken as later by the clock error, so that flushes may catch up."""
+    is_commit = event.kind == "lsn" and event.fields["name"] == "commit_lsn"
+    return event.at_s + (clock_error_s if is_commit else 0.0)
+
+
+class LsnOrder:
+    """The newest report of each position, and who led and voted in each term."""
+
+    def __init__(self) -> None:
+        self._newest: dict[Position, int] = {}
+        self._terms: dict[tuple[str, str, str], int] = {}
+        self._leaders: dict[tuple[str, str, int], object] = {}
+        self._votes: dict[tuple[str, str, str, int], object] = {}
+        self._rules = {
+            "lsn": self._lsn,
+            "term": self._term,
+            "elected": self._elected,
+            "vote": self._vote,
+            "process": self._process,
+            "tenant_state": self._tenant_state,
+        }
+
+    def observe(self, event: Event) -> bool:
+        """Compare one event with those before it; whether any rule knows its kind."""
+        rule = self._rules.get(event.kind)
+        if rule is None:
+            return False
+        rule(event)
+        return True
+
+    def _lsn(self, event: Event) -> None:
+        position = _position(event)
+        value = _number(event, "value")
+        newest = self._newest.get(position)
+        if position.name in GROWING and newest is not None and value < newest:
+            raise _failure(event, f"{position.name} falls from {Lsn(newest)} to {Lsn(value)}")
+        limit_name = AT_MOST.get(position.name)
+        if limit_name is not None:
+            limit = self._newest.get(position._replace(name=limit_name))
+            if limit is not None and value > limit:
+                raise _failure(
+                    event, f"{position.name} {Lsn(value)} exceeds {limit_name} {Lsn(limit)}"
+                )
+        self._newest[position] = value
+
+    def _term(self, event: Event) -> None:
+        key = (event.node, str(event.fields["tenant"]), str(event.fields["timeline"]))
+        term, before = _number(event, "term"), self._terms.get(key, 0)
+        if term < before:
+            raise _failure(event, f"term falls from {before} to {term}")
+        self._terms[key] = term
+
+    def _elected(self, event: Event) -> None:
+        term = _number(event, "term")
+        key = (str(event.fields["tenant"]), str(event.fields["timeline"]), term)
+        who = (event.node, event.fields["proposer"])
+        leader = self._leaders.setdefault(key, who)
+        if leader != who:
+            raise _failure(event, f"term {term} has two leaders: {leader} and {who}")
+
+    def _vote(self, event: Event) -> None:
+        term = _number(event, "term")
+        tenant, timeline = str(event.fields["tenant"]), str(event.fields["timeline"])
+        given = event.fields["proposer"]
+        before = self._votes.setdefault((event.node, tenant, timeline, term), given)
+        if before != given:
+            raise _failure(event, f"votes in term {term} for {before} and for {given}")
+
+    def _process(self, event: Event) -> None:
+        """A new incarnation may start behind what the last one said; an empty disk anywhere."""
+        node = event.fields.get("node") or event.node
+        state = event.fields["state"]
+        if state in ("started", "wiped"):
+            self._forget(lambda position: position.node == node)
+        if state == "wiped":
+            self._terms = {key: term for key, term in self._terms.items() if key[0] != node}
+            self._votes = {key: who for key, who in self._votes.items() if key[0] != node}
+
+    def _tenant_state(self, event: Event) -> None:
+        """A tenant that is attached again starts from what is in remote storage."""
+        if event.fields["state"] == "Stopping":
+            tenant = event.fields["tenant"]
+            self._forget(lambda p: p.node == event.node and p.tenant == tenant)
+
+    def _forget(self, covers: Callable[[Position], bool]) -> None:
+        self._newest = {
+            position: value for position, value in self._newest.items() if not covers(position)
+        }
+
+
+class FlushQuorum:
+    """How far each safekeeper reported to have flushed, and so what may be called committed.
+
+    Nothing is known of what was flushed before the first report (the timeline's start), so commits
+    at or below the lowest first report pass.
+    """
+
+    def __init__(self, quorum: int) -> None:
+        assert quorum >= 1, f"a quorum of {quorum}"
+        self._quorum = quorum
+        self._flushed: dict[tuple[str, str], dict[str, int]] = {}
+        self._first: dict[tuple[str, str], int] = {}
+
+    def observe(self, event: Event) -> None:
+        """Take a flush report, or check a commit report."""
+        position = _position(event)
+        value = _number(event, "value")
+        timeline = (position.tenant, position.timeline)
+        if position.name == "flush_lsn":
+            flushed = self._flushed.setdefault(timeline, {})
+            flushed[event.node] = max(flushed.get(event.node, 0), value)
+            self._first[timeline] = min(self._first.get(timeline, value), value)
+        elif position.name == "commit_lsn" and value > self._first.get(timeline, value):
+            flushed = self._flushed[timeline]
+            holders = sum(lsn >= value for lsn in flushed.values())
+            if holders < self._quorum:
+                shown = ", ".join(f"{node} {Lsn(lsn)}" for node, lsn in sorted(flushed.items()))
+                raise _failure(
+                    event,
+                    f"{Lsn(value)} is called committed, flushed only by {holders} of the "
+                    f"{self._quorum} needed ({shown})",
+                )
+
+
+def _position(event: Event) -> Position:
+    fields = event.fields
+    return Position(event.node, str(fields["tenant"]), str(fields["timeline"]), str(fields["name"]))
+
+
+def _number(event: Event, name: str) -> int:
+    value = event.fields[name]
+    assert isinstance(value, int), f"{event} has no number {name!r}"
+    return value
+
+
+def _failure(event: Event, what: str) -> CheckFailed:
+    timeline = event.fields.get("timeline")
+    return CheckFailed(
+        f"at {event.at_s:.6f} s on {event.node}, timeline {timeline}: {what}", checker=CHECKER
+    )
