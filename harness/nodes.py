@@ -23,6 +23,7 @@ class NodeHandle:
     def __init__(self, backend: Backend, spec: NodeSpec) -> None:
         self._backend = backend
         self.spec = spec
+        self._known = False
 
     @property
     def name(self) -> str:
@@ -32,11 +33,12 @@ class NodeHandle:
     @property
     def running(self) -> bool:
         """Whether an incarnation runs now (a paused one does)."""
-        return self._backend.running(self.name)
+        return self._known and self._backend.running(self.name)
 
     async def start(self, *, within_s: float = 30.0) -> None:
         """Start the next incarnation and wait until it accepts connections."""
         await self._backend.spawn(self.spec)
+        self._known = True
         await self._backend.wait_ready(self.name, within_s=within_s)
 
     async def stop(self, *, within_s: float = 20.0) -> None:
