@@ -10,7 +10,6 @@ from storage.lsn import Lsn
 from storage.tests.safekeeper_cluster import SEGMENT, START, VERSION, Cluster, Writer, run_cluster
 from storage.wal.reader import WalReader
 from storage.walproposer.proposer import Deposed, WalProposer
-from storage.walproposer.recovery import fetch_wal
 
 
 async def last_record(proposer: WalProposer) -> Lsn:
@@ -18,10 +17,7 @@ async def last_record(proposer: WalProposer) -> Lsn:
     until = proposer.campaign.start_lsn
     reader = WalReader(START, VERSION, SEGMENT)
     if until > START:
-        streaming = [p for p in proposer.campaign.peers.values() if p.flush_lsn >= until]
-        donor = proposer.donor(streaming[0].name)
-        async for piece in fetch_wal(donor, START, until):
-            reader.feed(piece)
+        reader.feed(await proposer.read_back(START, until))
     return reader.last_lsn or Lsn(0)
 
 

@@ -11,9 +11,11 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Callable, Coroutine, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from storage.consensus.messages import AcceptorMessage
+from storage.errors import ProtocolError
 from storage.events import emit
 from storage.log import one_line
 from storage.lsn import Lsn
@@ -30,7 +32,7 @@ from storage.walproposer.campaign import (
 )
 from storage.walproposer.link import EXPECTED_FAILURES, SafekeeperLink
 from storage.walproposer.options import Deposed, Elected, ProposerClosed, ProposerOptions
-from storage.walproposer.recovery import Donor, fetch_wal
+from storage.walproposer.recovery import Donor, fetch_bytes, fetch_wal
 from storage.walproposer.state import Campaign
 
 __all__ = ["Deposed", "Elected", "ProposerClosed", "ProposerOptions", "WalProposer"]
@@ -98,6 +100,17 @@ class WalProposer:
     def on_deposed(self, callback: Callable[[Deposed], object]) -> None:
         """Call back, synchronously and once, when a higher term has taken over."""
         self._on_deposed.append(callback)
+
+    def name_pageserver(self, pageserver: str | None) -> None:
+        """From the next connections on, ask safekeepers to call this one (``host:port``)."""
+        self.options = replace(self.options, pageserver=pageserver)
+
+    async def read_back(self, begin_lsn: Lsn, end_lsn: Lsn) -> bytes:
+        """WAL of this log from a safekeeper that has it; ``ProtocolError`` while none is there."""
+        holder = self.campaign.holder_of(end_lsn)
+        if holder is None:
+            raise ProtocolError(f"no safekeeper with WAL up to {end_lsn} is connected")
+        return b"".join([d async for d in fetch_bytes(self.donor(holder), begin_lsn, end_lsn)])
 
     async def elect(self) -> Elected:
         """Campaign until a term is won and every recovered byte is committed by a quorum.

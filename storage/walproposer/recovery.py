@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
 from dataclasses import dataclass
 
 from storage.errors import ProtocolError
@@ -83,13 +84,23 @@ class RecordBorders:
         return held[:size] if self._held else held
 
 
-async def fetch_wal(donor: Donor, begin_lsn: Lsn, end_lsn: Lsn) -> AsyncIterator[bytes]:
-    """Pieces of ``[begin_lsn, end_lsn)``, each ending where a record ends.
+async def fetch_wal(donor: Donor, begin_lsn: Lsn, end_lsn: Lsn) -> AsyncGenerator[bytes, None]:
+    """Pieces of ``[begin_lsn, end_lsn)``, each ending where a record ends; so must both ends.
 
-    Both ends must be ends of records. Raises ``ProtocolError`` when the donor stops early or its
-    bytes do not end there, ``CorruptData`` for a wrong record, ``ServerError``, ``OSError``,
-    ``TimeoutError``.
+    Raises ``ProtocolError`` when the donor stops early or its bytes do not end there,
+    ``CorruptData`` for a wrong record, ``ServerError``, ``OSError``, ``TimeoutError``.
     """
+    borders = RecordBorders(begin_lsn, donor.pg_version, donor.wal_segment_size)
+    async with aclosing(fetch_bytes(donor, begin_lsn, end_lsn)) as chunks:
+        async for data in chunks:
+            if piece := borders.feed(data):
+                yield piece
+    if borders.held:
+        raise ProtocolError(f"{donor.address}: {end_lsn} cuts the record at {borders.begin_lsn}")
+
+
+async def fetch_bytes(donor: Donor, begin_lsn: Lsn, end_lsn: Lsn) -> AsyncGenerator[bytes, None]:
+    """The bytes of ``[begin_lsn, end_lsn)``, all of them, or an error as in :func:`fetch_wal`."""
     assert begin_lsn < end_lsn, f"nothing to fetch from {begin_lsn} to {end_lsn}"
     host, port = host_and_port(donor.address)
     options = connect_options(donor.tenant_id, donor.timeline_id, donor.silence_max_s)
@@ -98,18 +109,12 @@ async def fetch_wal(donor: Donor, begin_lsn: Lsn, end_lsn: Lsn) -> AsyncIterator
         stream = await client.copy_both(
             f"START_REPLICATION PHYSICAL {begin_lsn} TIMELINE 1 (term '{donor.term}')"
         )
-        borders = RecordBorders(begin_lsn, donor.pg_version, donor.wal_segment_size)
         position = begin_lsn
         while position < end_lsn:
             data = await _next_data(stream, donor, position)
             data = data[: end_lsn - position]
             position = Lsn(position + len(data))
-            if piece := borders.feed(data):
-                yield piece
-        if borders.held:
-            raise ProtocolError(
-                f"{donor.address}: {end_lsn} cuts the record at {borders.begin_lsn}"
-            )
+            yield data
     finally:
         await client.close()
 

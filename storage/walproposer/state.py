@@ -305,16 +305,17 @@ class Campaign:
 
     def donor_for(self, name: str) -> tuple[str, Lsn] | None:
         """Who can give an acceptor the WAL it lacks, and up to which LSN."""
-        lacking = self.peers[name]
-        donors = [
+        donor = self.holder_of(Lsn(self.peers[name].next_lsn + 1))
+        return None if donor is None else (donor, self.peers[donor].flush_lsn)
+
+    def holder_of(self, end_lsn: Lsn) -> str | None:
+        """The acceptor online with most of our log, if it has all of it up to ``end_lsn``."""
+        holders = [
             peer
             for peer in self.peers.values()
-            if peer.phase is PeerPhase.STREAMING and peer.flush_lsn > lacking.next_lsn
+            if peer.phase is PeerPhase.STREAMING and peer.flush_lsn >= end_lsn
         ]
-        if not donors:
-            return None
-        best = max(donors, key=lambda peer: peer.flush_lsn)
-        return best.name, best.flush_lsn
+        return max(holders, key=lambda peer: peer.flush_lsn).name if holders else None
 
     def give_up(self, reason: str) -> list[Effect]:
         """Start over in a higher term: only before anybody was told that this one is settled."""
