@@ -27,6 +27,7 @@ _KINDS: dict[int, type[DiskError]] = {
     errno.EEXIST: FileAlreadyExists,
     errno.ENOSPC: DiskFull,
     errno.EDQUOT: DiskFull,
+    errno.EFBIG: DiskFull,
 }
 
 

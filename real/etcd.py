@@ -174,6 +174,8 @@ class EtcdClient:
     def _channel_options(self) -> Iterable[tuple[str, int]]:
         yield "grpc.keepalive_time_ms", round(self.options.keepalive_s * 1000)
         yield "grpc.keepalive_timeout_ms", round(self.options.timeout_s * 1000)
+        # Measured with gRPC 1.85: without this one a silent connection lives for another minute.
+        yield "grpc.http2.ping_timeout_ms", round(self.options.timeout_s * 1000)
         yield "grpc.http2.max_pings_without_data", 0
         # gRPC would wait up to two minutes before it dials again.
         yield "grpc.initial_reconnect_backoff_ms", 100

@@ -23,6 +23,7 @@ from botocore.exceptions import (
     EndpointConnectionError,
     HTTPClientError,
 )
+from botocore.handlers import add_expect_header
 
 from storage.errors import ObjectMissing, ObjectStoreError, PreconditionFailed
 from storage.ports import ObjectInfo
@@ -39,7 +40,7 @@ _FAILURES = (BotoCoreError, HTTPClientError, aiohttp.ClientError, OSError, async
 class S3Options:
     """Where the bucket is. ``key_prefix`` is put before every key, so that runs can share a bucket.
 
-    ``secret_key`` stays out of ``repr``; times are seconds.
+    ``secret_key`` stays out of ``repr``. A whole request ends after ``request_timeout_s``.
     """
 
     endpoint: str
@@ -49,8 +50,9 @@ class S3Options:
     region: str = "us-east-1"
     key_prefix: str = ""
     connect_timeout_s: float = 2.0
-    read_timeout_s: float = 10.0
+    request_timeout_s: float = 15.0
     connections_max: int = 32
+    list_page_keys: int = 1000
 
     @classmethod
     def from_environment(cls, environment: Mapping[str, str]) -> S3Options | None:
@@ -147,7 +149,11 @@ class S3ObjectStore:
         found: list[ObjectInfo] = []
         more: dict[str, str] = {}
         skip = len(self._options.key_prefix)
-        where = {"Bucket": self._options.bucket, "Prefix": self._options.key_prefix + prefix}
+        where = {
+            "Bucket": self._options.bucket,
+            "Prefix": self._options.key_prefix + prefix,
+            "MaxKeys": self._options.list_page_keys,
+        }
         while True:
             page = await self._ask(
                 f"list of {prefix!r}",
@@ -185,7 +191,11 @@ class S3ObjectStore:
         if self._client is None:
             async with self._making:
                 if self._client is None:
-                    self._client = await self._stack.enter_async_context(self._make_client())
+                    client = await self._stack.enter_async_context(self._make_client())
+                    # Waiting for "100 Continue" costs every put a round trip, and hangs when it
+                    # gets lost.
+                    client.meta.events.unregister("before-call.s3", add_expect_header)
+                    self._client = client
         return self._client
 
     def _make_client(self) -> Any:
@@ -199,7 +209,7 @@ class S3ObjectStore:
             config=AioConfig(
                 signature_version="s3v4",
                 connect_timeout=options.connect_timeout_s,
-                read_timeout=options.read_timeout_s,
+                read_timeout=options.request_timeout_s,
                 max_pool_connections=options.connections_max,
                 retries={"total_max_attempts": 1},
                 s3={"addressing_style": "path"},
@@ -218,7 +228,9 @@ class S3ObjectStore:
         changes: bool = False,
     ) -> Any:
         try:
-            return await request()
+            # aiohttp bounds neither the wait for a reply to begin nor a write that nobody reads.
+            async with asyncio.timeout(self._options.request_timeout_s):
+                return await request()
         except ClientError as error:
             raise self._refusal(what, error, conditional=conditional, changes=changes) from error
         except _FAILURES as error:
@@ -276,4 +288,6 @@ def _quoted(etag: str) -> str:
 
 def _reason(error: BaseException) -> str:
     text = str(error).strip()
+    if isinstance(error, TimeoutError) and not text:
+        return "timed out"
     return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -77,8 +77,8 @@ class SimLeadership:
     async def _keep_alive(self, lease: int, renewed_s: float) -> None:
         """Renew until the lease is gone, or may be gone for all that this node can know."""
         loop = self._service.loop
-        while loop.time() < renewed_s + self._ttl_s:
-            await asyncio.sleep(self._ttl_s / _RENEWALS_PER_TTL)
+        while (left_s := renewed_s + self._ttl_s - loop.time()) > 0:
+            await asyncio.sleep(min(left_s, self._ttl_s / _RENEWALS_PER_TTL))
             asked_s = loop.time()
             try:
                 async with asyncio.timeout_at(renewed_s + self._ttl_s):

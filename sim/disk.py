@@ -20,14 +20,15 @@ from sim.disk_faults import (
     DiskFault,
     DiskOperation,
     DiskOptions,
+    io_error,
     no_effects,
+    no_space,
 )
 from sim.disk_view import DiskView
 from sim.inode import Inode, Loss
 from sim.loop import SimLoop
 from sim.names import Names
 from sim.station import IMMORTAL, Holder, Station, never, settle
-from storage.errors import DiskError, DiskFull
 
 
 @dataclass(frozen=True)
@@ -163,9 +164,9 @@ class SimDisk:
                 await never(self.loop)
         fault = self._strike(operation, path)
         if fault is DiskFault.EIO and operation not in _FAIL_LATE:
-            raise DiskError(f"{operation.value} of {path!r} failed: input/output error")
+            raise io_error(operation.value, path)
         if fault is DiskFault.ENOSPC and operation is not DiskOperation.PWRITE:
-            raise DiskFull(f"{operation.value} of {path!r} failed: no space left on the disk")
+            raise no_space(operation.value, path)
         return fault
 
     async def work(self, holder: Holder, seconds: float) -> None:

@@ -6,6 +6,7 @@ import enum
 from dataclasses import dataclass, field
 
 from sim.latency import Latency, LogNormal
+from storage.errors import DiskError, DiskFull
 
 
 class DiskOperation(enum.Enum):
@@ -83,6 +84,16 @@ class DiskOptions:
             raise ValueError(f"{self}: a rate must be positive and a latency not negative")
         if not 0.0 <= self.yield_probability <= 1.0:
             raise ValueError(f"yield_probability {self.yield_probability} is outside 0 … 1")
+
+
+def io_error(what: str, path: str) -> DiskError:
+    """The error of a call that the device failed; part of it may have happened."""
+    return DiskError(f"{what} of {path!r} failed: input/output error", may_have_happened=True)
+
+
+def no_space(what: str, path: str) -> DiskFull:
+    """The error of a call that found no space; a write may have left a prefix."""
+    return DiskFull(f"{what} of {path!r} failed: no space left on the disk", may_have_happened=True)
 
 
 def no_effects() -> dict[str, int]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from sim.disk_faults import DiskFault, DiskOperation
+from sim.disk_faults import DiskFault, DiskOperation, io_error, no_space
 from sim.inode import Inode
 from sim.station import Holder, give_way, never
 from storage.errors import DiskError, DiskFull, FileAlreadyExists, FileMissing
@@ -61,7 +61,7 @@ class SimFile:
             data = bytes(data)  # The journal keeps it, and the caller may reuse its buffer.
         wanted = len(data)
         if fault is DiskFault.EIO:
-            raise DiskError(f"pwrite of {self._path!r} failed: input/output error")
+            raise self._failed("pwrite")
         if fault is DiskFault.MISDIRECTED_WRITE:
             offset = disk.generator.randrange(len(inode.cache) + 1)
         elif fault is DiskFault.ENOSPC:
@@ -123,7 +123,7 @@ class SimFile:
         await disk.work(self._holder, disk.sync_seconds(inode.dirty_bytes))
         if fault is DiskFault.EIO:
             disk.effects["bytes_lost"] += inode.fail_sync(mark, disk.generator)
-            raise DiskError(f"{operation.value} of {self._path!r} failed: input/output error")
+            raise self._failed(operation.value)
         if fault is not DiskFault.DROPPED_SYNC:
             inode.persist(mark, sizes=sizes)
 
@@ -146,7 +146,10 @@ class SimFile:
         return prefix
 
     def _full(self, what: str) -> DiskFull:
-        return DiskFull(f"{what} of {self._path!r} failed: no space left on the disk")
+        return no_space(what, self._path)
+
+    def _failed(self, what: str) -> DiskError:
+        return io_error(what, self._path)
 
     def _closed(self) -> Inode:
         raise DiskError(f"the file {self._path!r} is closed; open it again")
@@ -215,7 +218,7 @@ class DiskView:
         directory = disk.names.directory(path)
         await disk.work(self._holder, disk.sync_seconds(0))
         if fault is DiskFault.EIO:
-            raise DiskError(f"sync_dir of {path!r} failed: input/output error")
+            raise io_error("sync_dir", path)
         if fault is not DiskFault.DROPPED_SYNC:
             disk.names.sync(directory, mark)
 
