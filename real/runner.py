@@ -13,7 +13,7 @@ from harness.walgen import WalgenCompute
 from harness.world import World
 from real.backend import RealBackend, RealOptions
 from real.loop import NamedHostLoop
-from real.postgres.compute import PostgresCompute, default_cache
+from real.postgres.compute import PostgresCompute, template_cache
 from real.postgres.compute import PostgresCompute, template_cache
 from real.session import RealSession
 
