@@ -143,11 +143,15 @@ class World:
 
 @asynccontextmanager
 async def wire_world(
-    options: ServerOptions | None = None, *, host: str = "sk0", port: int = 5454
+    options: ServerOptions | None = None,
+    *,
+    host: str = "sk0",
+    port: int = 5454,
+    commands: Commands | None = None,
 ) -> AsyncIterator[World]:
     """Serve :class:`Commands`; nothing may be left in the registry afterwards."""
     registry = TaskRegistry("sk0")
-    commands = Commands()
+    commands = commands or Commands()
     server = await serve(host, port, commands, registry, options=options)
     actual = port or server.port
     yield World(host, actual, server, registry, commands)

@@ -250,8 +250,10 @@ class Client:
                 return None
             except Exception as failure:
                 return failure
-            if self._channel.connection.has_message:
-                return None  # The server has given up; its error is the answer.
+            while self._channel.connection.has_message:
+                message = await self._channel.receive()
+                if isinstance(message, m.ErrorResponse):
+                    await self._result_after(message)
             self._channel.send_copy_data((chunk,), len(chunk))
             await self._channel.drain()
 

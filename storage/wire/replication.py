@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from storage.errors import ProtocolError
 from storage.lsn import Lsn
 from storage.wire.session import Session, Value
+from storage.wire.values import Column, TypeOid
 
 POSTGRES_EPOCH_US = 946_684_800_000_000
 """Microseconds from the Unix epoch to the Postgres epoch."""
@@ -120,7 +121,12 @@ def parse_from_standby(message: bytes) -> StandbyStatus | HotStandbyFeedback:
     raise ProtocolError(f"not a standby message: {len(message)} bytes of type {kind!r}")
 
 
-IDENTIFY_SYSTEM_COLUMNS = ("systemid", "timeline", "xlogpos", "dbname")
+IDENTIFY_SYSTEM_COLUMNS = (
+    "systemid",
+    Column("timeline", TypeOid.INT4),
+    "xlogpos",
+    "dbname",
+)
 
 
 async def answer_identify_system(
