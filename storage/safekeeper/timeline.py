@@ -103,7 +103,6 @@ class Timeline:
         self._readers: dict[int, Reader] = {}
         self._readers_added = 0
         self._commit_shown = acceptor.commit_lsn
-        self._horizon_shown = acceptor.peer_horizon_lsn
         self._remote_shown = acceptor.remote_consistent_lsn
         environment.spawn(TaskKind.DISK, "wal flusher", self._flush_always(), self.id)
 
@@ -294,9 +293,6 @@ class Timeline:
             self.commit_wakeups.notify()
             if not self._pushers:
                 self._environment.on_activity(self.id)
-        if acceptor.peer_horizon_lsn != self._horizon_shown:
-            self._horizon_shown = acceptor.peer_horizon_lsn
-            emit("lsn", **self._ids, name="truncate_lsn", value=acceptor.peer_horizon_lsn)
         if acceptor.remote_consistent_lsn != self._remote_shown:
             self._remote_shown = acceptor.remote_consistent_lsn
             emit("lsn", **self._ids, name="remote_consistent_lsn", value=self._remote_shown)
@@ -324,6 +320,8 @@ class Timeline:
                     await self._control.save(self.acceptor.control())
                 except PortError as error:
                     raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
+        # It moves with every append; once in a while is enough for observers.
+        emit("lsn", **self._ids, name="truncate_lsn", value=self._control.saved.peer_horizon_lsn)
 
     async def close(self) -> None:
         """Save what a restart would like to know, and let go of the files. ``NotReady``."""

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections import deque
 from collections.abc import Coroutine
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -64,9 +63,8 @@ class SafekeeperLink:
         self._name = name
         self._host, self._port = host_and_port(name)
         self._wake = asyncio.Event()
-        self._outbox: deque[ProposerMessage] = deque()
-        self._beat_due = False
-        self._announce_due = False
+        self._stream: CopyStream | None = None
+        self._sending = False
         self._heard_at = 0.0
         self._deadline: asyncio.Timeout | None = None
         self._task: asyncio.Task[None] | None = None
@@ -86,18 +84,38 @@ class SafekeeperLink:
         await asyncio.wait([self._task])
 
     def post(self, message: ProposerMessage) -> None:
-        """Send a message of the election, in order, as soon as possible."""
-        self._outbox.append(message)
-        self._wake.set()
+        """Send a message of the election at once; a lost connection is the receiver's to report."""
+        assert self._stream is not None, "elections happen over open connections"
+        self._post(encode(message))
 
-    def wake(self) -> None:
-        """There may be WAL to send."""
-        self._wake.set()
+    def pump(self) -> None:
+        """Send what WAL may be sent now; the sending task takes over where that means waiting."""
+        stream = self._stream
+        if stream is None or self._sending:
+            return
+        if stream.is_congested or self._campaign.is_behind(self._name):
+            self._wake.set()
+            return
+        while (request := self._campaign.next_append(self._name)) is not None:
+            self._post(encode_append_header(request), request.data)
+            if stream.is_congested:
+                self._wake.set()
+                return
 
-    def announce(self) -> None:
+    def announce(self, *, reply_requested: bool = False) -> None:
         """Tell the commit LSN even if there is no WAL to send."""
-        self._announce_due = True
-        self._wake.set()
+        if self._stream is None or self._sending:
+            return
+        request = self._campaign.announcement(self._name, reply_requested=reply_requested)
+        if request is not None:
+            self._post(encode(request))
+
+    def _post(self, *parts: bytes) -> None:
+        assert self._stream is not None
+        try:
+            self._stream.post(*parts)
+        except ConnectionError as error:
+            logger.debug("safekeeper %s: %s", self._name, error)
 
     def tick(self) -> None:
         """Ask for a sign of life; a peer that has given none for too long is hung up on."""
@@ -107,8 +125,7 @@ class SafekeeperLink:
         if now - self._heard_at > self._owner.options.peer_silence_max_s:
             self._deadline.reschedule(now)
             return
-        self._beat_due = True
-        self._wake.set()
+        self.announce(reply_requested=True)
 
     def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         options = self._owner.options
@@ -145,14 +162,14 @@ class SafekeeperLink:
         sender: asyncio.Task[None] | None = None
         try:
             stream = await client.copy_both(_push_command(options.pageserver))
-            self._outbox.clear()
+            self._stream = stream
             self._heard_at = asyncio.get_running_loop().time()
             self._owner.link_opened(self._name)
             sender = self._spawn("send", self._send(stream))
             async with asyncio.timeout(None) as self._deadline:
                 await self._receive(stream)
         finally:
-            self._deadline = None
+            self._deadline = self._stream = None
             if sender is not None:
                 sender.cancel()
                 self._campaign.disconnected(self._name)
@@ -165,28 +182,21 @@ class SafekeeperLink:
             self._owner.link_heard(self._name, decode_acceptor(data))
 
     async def _send(self, stream: CopyStream) -> None:
-        """Send until cancelled; a lost connection is the receiver's to report."""
+        """Send where that means waiting, until cancelled."""
         try:
             while True:
                 await self._wake.wait()
                 self._wake.clear()
-                await self._send_all(stream)
-        except (ConnectionError, ShutdownRequested):
-            return
-
-    async def _send_all(self, stream: CopyStream) -> None:
-        """Everything that may be sent now: election, WAL, then announcements."""
-        while self._outbox:
-            await stream.send(encode(self._outbox.popleft()))
-        while self._campaign.is_behind(self._name):
-            await self._catch_up(stream)
-        while (request := self._campaign.next_append(self._name)) is not None:
-            await stream.send(encode_append_header(request), request.data)
-        if self._beat_due or self._announce_due:
-            beat, self._beat_due, self._announce_due = self._beat_due, False, False
-            request = self._campaign.announcement(self._name, reply_requested=beat)
-            if request is not None:
-                await stream.send(encode(request))
+                self._sending = True
+                while self._campaign.is_behind(self._name):
+                    await self._catch_up(stream)
+                while (request := self._campaign.next_append(self._name)) is not None:
+                    await stream.send(encode_append_header(request), request.data)
+                self._sending = False
+        except (ConnectionError, ShutdownRequested) as error:
+            logger.debug("safekeeper %s: %s", self._name, error)
+        finally:
+            self._sending = False
 
     async def _catch_up(self, stream: CopyStream) -> None:
         """Forward WAL that memory does not hold any more from a safekeeper that has it."""

@@ -63,6 +63,7 @@ class WalProposer:
         self._recovery: asyncio.Task[None] | None = None
         self._waiters: list[tuple[Lsn, int, asyncio.Future[None]]] = []
         self._waits = 0
+        self._pump_due = False
         self._on_commit: list[Callable[[Lsn], object]] = []
         self._on_deposed: list[Callable[[Deposed], object]] = []
 
@@ -142,8 +143,15 @@ class WalProposer:
         if self._failure is not None:
             raise self._failure
         self.campaign.append(begin_lsn, data)
+        if not self._pump_due:
+            self._pump_due = True
+            asyncio.get_running_loop().call_soon(self._pump)
+
+    def _pump(self) -> None:
+        """Once per turn of the loop, so that what was appended in one turn travels together."""
+        self._pump_due = False
         for link in self._links.values():
-            link.wake()
+            link.pump()
 
     async def wait_committed(self, lsn: Lsn) -> None:
         """Return once ``commit_lsn`` is ``lsn`` or more; raises ``Deposed``, ``ProposerClosed``."""
@@ -172,6 +180,7 @@ class WalProposer:
     def link_heard(self, name: str, message: AcceptorMessage) -> None:
         """A safekeeper's message arrived; ``ProtocolError`` if it may not."""
         self._carry_out(self.campaign.step(name, message))
+        self._links[name].pump()
 
     def donor(self, name: str) -> Donor:
         """How to read WAL back from a safekeeper in the present term."""
@@ -245,8 +254,6 @@ class WalProposer:
         emit("elected", **ids, term=term, proposer=self.options.proposer_id)
         logger.info("elected in term %s, new WAL begins at %s", term, start_lsn)
         self._changed.set()
-        for link in self._links.values():
-            link.wake()
 
     async def _recover(self, campaign: Campaign, wanted: Recover) -> None:
         """Fetch the donor's tail; anything short of all of it loses the campaign."""
