@@ -24,31 +24,34 @@ _SIZE_MAX = 65507
 """Bytes of payload a UDP datagram can carry over IPv4."""
 
 
-class Datagram:
-    """One copy on its way; an alarm that rings at the target's host."""
+class Datagram(Delivery):
+    """One copy on its way: an alarm that becomes the ready callback of the endpoint it meets."""
 
-    __slots__ = ("_data", "_link", "_loop", "_source", "_target")
+    __slots__ = ("_loop", "data", "link", "source", "target")
 
     _cancelled = False
 
     def __init__(
-        self, loop: SimLoop, link: Link, ends: tuple[Address, Address], data: bytes
+        self, loop: SimLoop, link: Link, source: Address, target: Address, data: bytes
     ) -> None:
-        self._loop = loop
-        self._link = link
-        self._source, self._target = ends
-        self._data = data
+        self._loop: SimLoop = loop
+        self.link = link
+        self.source = source
+        self.target = target
+        self.data = data
 
     def ring(self) -> None:
         """Arrive: at the endpoint that has the port now, or nowhere."""
-        host = self._loop.network.host(self._target[0])
-        endpoint = host.datagram_ports.get(self._target[1])
+        endpoint = self.link.host.datagram_ports.get(self.target[1])
         if endpoint is not None:
-            endpoint.arrive(self._link, self._data, self._source)
+            self._callback = endpoint.receive
+            self._args = (self,)
+            self._context = endpoint.context
+            self._loop.push(self)
 
     def launch(self, now_s: float) -> None:
         """Take the way across the link, with every fault it has."""
-        link, size = self._link, len(self._data)
+        link, size = self.link, len(self.data)
         if link.cut:
             link.effects.bytes_cut += size
         elif not link.holds(size, self.launch):
@@ -56,12 +59,12 @@ class Datagram:
             self._loop.environment.ring_at(arrival_s, self)
 
     def _lateness_s(self) -> float:
-        link = self._link
+        link = self.link
         probability = link.options.datagram_reordering
-        if probability == 0.0 or link.entropy.random() >= probability:
+        if probability == 0.0 or link.draw() >= probability:
             return 0.0
         link.effects.datagrams_reordered += 1
-        return link.latency() * _REORDERED_LATENCIES * link.entropy.random()
+        return link.latency() * _REORDERED_LATENCIES * link.draw()
 
 
 class DatagramTransport(asyncio.DatagramTransport):
@@ -76,7 +79,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         self._address: Address = names[0]
         self._peer: Address | None = names[1]
         self._owner: Incarnation = loop.nodes.owner()
-        self._context: Context = copy_context()
+        self.context: Context = copy_context()
         self._links: dict[str, Link] = {}
         self._closed = False
         self._append: Callable[[tuple[Any, ...]], None] = loop.trace.append
@@ -100,39 +103,29 @@ class DatagramTransport(asyncio.DatagramTransport):
         link = self._links.get(target[0])
         if link is None:
             link = self._links[target[0]] = self._loop.network.link(self._address[0], target[0])
-        options = link.options
         copies = 1
-        if options.datagram_loss and link.draw() < options.datagram_loss:
-            link.effects.datagrams_lost += 1
-            return
-        if options.datagram_duplication and link.draw() < options.datagram_duplication:
+        if link.doubled_below and (luck := link.draw()) < link.doubled_below:
+            if luck < link.lost_below:
+                link.effects.datagrams_lost += 1
+                return
             link.effects.datagrams_duplicated += 1
             copies = 2
-        now = self._loop.environment._now
+        loop = self._loop
+        now = loop.environment._now
         for _ in range(copies):
-            datagram = Datagram(self._loop, link, (self._address, target), data)
-            if link.plain and not options.datagram_reordering:
-                self._loop.environment.ring_at(now + link.latency(), datagram)
+            datagram = Datagram(loop, link, self._address, target, data)
+            if link.plain and not link.options.datagram_reordering:
+                loop.environment.ring_at(now + link.latency(), datagram)
             else:
                 datagram.launch(now)
 
-    def arrive(self, link: Link, data: bytes, source: Address) -> None:
-        """A datagram is here: receive it as a ready callback of the node."""
-        self._loop.push(Delivery(self._receive, (link, data, source), self._context))
-
-    def _receive(self, link: Link, data: bytes, source: Address) -> None:
+    def receive(self, datagram: Datagram) -> None:
+        """A datagram is here; runs as a ready callback of the node."""
+        source, data, link = datagram.source, datagram.data, datagram.link
         if self._closed or (self._peer is not None and source != self._peer):
             return
-        self._append(
-            (
-                self._loop.environment._now,
-                MESSAGE,
-                link.source,
-                link.target,
-                len(data),
-                crc32c(data),
-            )
-        )
+        now = self._loop.environment._now
+        self._append((now, MESSAGE, link.source, link.target, len(data), crc32c(data)))
         self._protocol.datagram_received(data, source)
 
     def close(self) -> None:
@@ -140,7 +133,7 @@ class DatagramTransport(asyncio.DatagramTransport):
         if not self._closed:
             self._release()
             self._owner.close_endpoint(self._endpoint)
-            self._loop.push(SimHandle(self._protocol.connection_lost, (None,), self._context))
+            self._loop.push(SimHandle(self._protocol.connection_lost, (None,), self.context))
 
     def abort(self) -> None:
         """The same as :meth:`close`: nothing is buffered."""

@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from sim.environment import SimEnvironment
     from sim.node import Nodes
     from sim.seeds import Seeds
+    from sim.trace import Trace
 
 _log = logging.getLogger("sim")
-_COLLECT_EVERY = 50_000
-_COLLECT_ALL_EVERY = 20
-_SWEEP_S = 1.0
-"""Virtual seconds between sweeps for finished tasks and failures nobody retrieved."""
+_HOUSEKEEPING_EVERY = 4_000
+_COLLECT_YOUNG_EVERY = 12
+_COLLECT_ALL_EVERY = 300
 
 
 class Endings(UnsupportedApis):
@@ -35,17 +35,16 @@ class Endings(UnsupportedApis):
     nodes: Nodes
     environment: SimEnvironment
     seeds: Seeds
+    trace: Trace
     push: Callable[[Any], None]
-    _executed: int
     _exception_handler: Any
     _running: bool
 
     def _start_endings(self) -> None:
         self.graveyard = Graveyard()
         self._closed = False
-        self._sweep_at_s = self.environment.now + _SWEEP_S
-        self._collections = 0
-        self._collect_at = _COLLECT_EVERY
+        self._houses_kept = 0
+        self._callbacks_until_housekeeping = _HOUSEKEEPING_EVERY
         self._source = guard.Source(self.time, lambda: self.seeds.child("libraries"))
         self._async_generators: WeakKeyDictionary[Any, Incarnation] = WeakKeyDictionary()
         self.failures: list[dict[str, Any]] = []
@@ -67,18 +66,18 @@ class Endings(UnsupportedApis):
         if collecting:
             gc.enable()
 
-    def _collect(self) -> None:
-        """Collect young garbage often and old garbage seldom, counted in callbacks."""
-        self._collections += 1
-        self._collect_at = self._executed + _COLLECT_EVERY
-        gc.collect(1 if self._collections % _COLLECT_ALL_EVERY else 2)
-
-    def _sweep(self, now: float) -> None:
-        """Let go of finished tasks, so that failures nobody retrieved are reported."""
-        self._sweep_at_s = now + _SWEEP_S
+    def _keep_house(self) -> None:
+        """From time to time, counted in callbacks: hash, drop ended tasks, collect garbage."""
+        self._callbacks_until_housekeeping = _HOUSEKEEPING_EVERY
+        self._houses_kept += 1
+        self.trace.fold()
         for incarnation in self.nodes.everyone():
             if incarnation.alive:
                 incarnation.prune()
+        if self._houses_kept % _COLLECT_ALL_EVERY == 0:
+            gc.collect()
+        elif self._houses_kept % _COLLECT_YOUNG_EVERY == 0:
+            gc.collect(1)
 
     def report_failures(self) -> None:
         """Report failed tasks that nobody awaited, although they are referenced; at the end."""

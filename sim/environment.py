@@ -52,32 +52,36 @@ class SimEnvironment(simpy.Environment):
             self._cancelled_alarms = 0
 
     def scheduled(self) -> bool:
-        """Whether anything is left to happen; forgets cancelled alarms at the head."""
+        """Whether anything is left to happen."""
         queue: Any = self._queue
-        while queue and queue[0][1] == _ALARM and queue[0][3]._cancelled:
-            heappop(queue)
-            self._cancelled_alarms -= 1
-        return bool(queue)
+        return any(kind != _ALARM or not alarm._cancelled for _, kind, _, alarm in queue)
 
-    def advance(self) -> float:
-        """Move to the next instant and let everything due then happen; returns the new time.
-
-        The schedule must not be empty (see :meth:`scheduled`).
-        """
+    def advance(self) -> bool:
+        """Move to the next instant and let everything due then happen; false if nothing is."""
         queue: Any = self._queue
-        now: float = queue[0][0]
-        assert now >= self._now, f"time would run back from {self._now} to {now}"
-        self._now = now
-        while queue and queue[0][0] <= now:
-            if queue[0][1] == _ALARM:
-                alarm = heappop(queue)[3]
-                if alarm._cancelled:
-                    self._cancelled_alarms -= 1
-                else:
-                    alarm.ring()
-            else:
+        while queue:
+            at_s, kind, _, alarm = queue[0]
+            if kind != _ALARM:
                 self.step()
-        return now
+                break
+            heappop(queue)
+            if not alarm._cancelled:
+                self._now = at_s
+                alarm.ring()
+                break
+            self._cancelled_alarms -= 1
+        else:
+            return False
+        while queue and queue[0][0] <= at_s:
+            if queue[0][1] != _ALARM:
+                self.step()
+                continue
+            alarm = heappop(queue)[3]
+            if alarm._cancelled:
+                self._cancelled_alarms -= 1
+            else:
+                alarm.ring()
+        return True
 
     def __len__(self) -> int:
         """Entries of the heap, cancelled ones included (for tests of leaks)."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 
 from sim.environment import SimEnvironment
 from sim.handles import Parcel
+from sim.host import Host
 from sim.latency import LOCAL_NETWORK, Latency
 
 _PROBABILITIES = ("fragmentation", "datagram_loss", "datagram_duplication", "datagram_reordering")
@@ -66,11 +67,14 @@ class Link:
         "_environment",
         "_held",
         "cut",
+        "doubled_below",
         "draw",
         "effects",
         "entropy",
         "extra_delay_s",
+        "host",
         "latency",
+        "lost_below",
         "options",
         "plain",
         "source",
@@ -80,13 +84,16 @@ class Link:
     def __init__(
         self,
         environment: SimEnvironment,
-        ends: tuple[str, str],
+        ends: tuple[str, Host],
         options: LinkOptions,
         entropy: random.Random,
         effects: Effects,
     ) -> None:
         self._environment = environment
-        self.source, self.target = ends
+        self.source, self.host = ends
+        self.target = self.host.name
+        self.lost_below = self.doubled_below = 0.0
+        """One uniform draw decides a datagram's fate: lost, doubled, or neither."""
         self.entropy = entropy
         self.draw: Callable[[], float] = entropy.random
         self.effects = effects
@@ -101,6 +108,10 @@ class Link:
         self.options = options
         self.latency = options.latency.sampler(self.entropy)
         self._judge()
+
+        loss, duplication = options.datagram_loss, options.datagram_duplication
+        self.lost_below = loss
+        self.doubled_below = loss + (1.0 - loss) * duplication if duplication else loss
 
     def _judge(self) -> None:
         self.plain = (

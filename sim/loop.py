@@ -60,12 +60,11 @@ class SimLoop(Networking, Endings):
         self.network = SimNetwork(self)
         self._ready = self.options.policy.ready_queue(self.seeds.child("policy"))
         self.push: Callable[[Any], None] = self._ready.push
-        self._pop: Callable[[], Any] = self._ready.pop
         self._gated = False
         self._stopping = False
         self._running = False
         self._sequence = 0
-        self._executed = 0
+        self._callbacks_max = self.options.callbacks_per_instant_max
         self._task_number = 0
         self._exception_handler: ExceptionHandler | None = None
         self._start_endings()
@@ -155,13 +154,7 @@ class SimLoop(Networking, Endings):
         entered = self._enter_run()
         events._set_running_loop(self)
         try:
-            while True:
-                self._drain()
-                if self._stopping:
-                    return
-                if not self.environment.scheduled():
-                    raise Deadlock(self._deadlock_message())
-                self._advance()
+            self._run()
         finally:
             events._set_running_loop(None)
             self._stopping = False
@@ -200,38 +193,34 @@ class SimLoop(Networking, Endings):
         """Whether :meth:`run_forever` is on the stack."""
         return self._running
 
-    def _drain(self) -> None:
-        """Run everything that is ready at this instant."""
-        pop = self._pop
-        executed = 0
-        limit = self.options.callbacks_per_instant_max
-        while not self._stopping:
-            try:
-                handle = pop()
-            except IndexError:
-                break
-            callback = handle._callback
-            if callback is None or (self._gated and not self._admits(handle)):
-                continue
-            executed += 1
-            try:
-                handle._context.run(callback, *handle._args)
-            except (SystemExit, KeyboardInterrupt):
-                raise
-            except BaseException as error:
-                self._callback_failed(handle, error)
-            if executed > limit:
-                raise Livelock(self._livelock_message(handle))
-        self.trace.append((self.environment._now, INSTANT, executed))
-        self._executed += executed
-
-    def _advance(self) -> None:
-        now = self.environment.advance()
-        self.trace.fold_if_full()
-        if now >= self._sweep_at_s:
-            self._sweep(now)
-        if self._executed >= self._collect_at:
-            self._collect()
+    def _run(self) -> None:
+        """One instant after the other: run all that is ready, then move time. Bound for speed."""
+        ready, take, environment = self._ready, self._ready.take, self.environment
+        append, advance = self.trace.append, environment.advance
+        while True:
+            executed = 0
+            while ready and not self._stopping:
+                handle = take()
+                callback = handle._callback
+                if callback is None or (self._gated and not self._admits(handle)):
+                    continue
+                executed += 1
+                try:
+                    handle._context.run(callback, *handle._args)
+                except (SystemExit, KeyboardInterrupt):
+                    raise
+                except BaseException as error:
+                    self._callback_failed(handle, error)
+                if executed > self._callbacks_max:
+                    raise Livelock(self._livelock_message(handle))
+            append((environment._now, INSTANT, executed))
+            if self._stopping:
+                return
+            if not advance():
+                raise Deadlock(self._deadlock_message())
+            self._callbacks_until_housekeeping -= executed
+            if self._callbacks_until_housekeeping < 0:
+                self._keep_house()
 
     # Nodes: the kernel's part (see sim.node.Kernel).
 

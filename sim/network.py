@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from harness.backend import HARNESS
 from sim.errors import SimulationError
+from sim.host import Host
 from sim.latency import LOOPBACK
 from sim.link import Effects, Link, LinkOptions
 
@@ -20,33 +21,6 @@ if TYPE_CHECKING:
     from sim.loop import SimLoop
     from sim.server import Listener
     from sim.transport import StreamTransport
-
-_FIRST_EPHEMERAL_PORT = 49152
-_PORTS_END = 65536
-
-
-class Host:
-    """A machine: its ports, and whether it has power."""
-
-    __slots__ = ("_next_port", "datagram_ports", "listeners", "name", "up")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.up = True
-        self.listeners: dict[int, Listener] = {}
-        self.datagram_ports: dict[int, Any] = {}
-        self._next_port = _FIRST_EPHEMERAL_PORT
-
-    def free_port(self) -> int:
-        """An ephemeral port nobody listens on; ports repeat after 16,384 connections."""
-        for _ in range(_PORTS_END - _FIRST_EPHEMERAL_PORT):
-            port = self._next_port
-            self._next_port += 1
-            if self._next_port == _PORTS_END:
-                self._next_port = _FIRST_EPHEMERAL_PORT
-            if port not in self.listeners and port not in self.datagram_ports:
-                return port
-        raise OSError(errno.EADDRINUSE, f"host {self.name} has no free port")
 
 
 class SimNetwork:
@@ -79,7 +53,8 @@ class SimNetwork:
     def _make_link(self, source: str, target: str) -> Link:
         options = LinkOptions(latency=LOOPBACK) if source == target else self.options
         entropy = self._loop.seeds.child(f"link/{source}>{target}")
-        link = Link(self._loop.environment, (source, target), options, entropy, self._effects)
+        ends = (source, self.host(target))
+        link = Link(self._loop.environment, ends, options, entropy, self._effects)
         self._links[source, target] = link
         return link
 

@@ -159,7 +159,7 @@ class Pipe:
         self._flying.clear()
         if not payload or self.sender.gone:
             return
-        if self._loop.network.host(self.link.target).up:
+        if self.link.host.up:
             self.receiver.outgoing.signal(Signal.RESET)
         else:
             self.sender.unanswered()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import random
 from collections import deque
 from dataclasses import dataclass
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from typing import Any, Protocol
 
 from sim.handles import SimHandle
@@ -19,14 +19,14 @@ from sim.tasks import SimTask
 
 
 class ReadyQueue(Protocol):
-    """Ready handles. ``pop`` raises ``IndexError`` when there are none."""
+    """Ready handles; false when there are none."""
 
     def push(self, handle: Any) -> None:
         """Add a ready handle."""
         ...
 
-    def pop(self) -> Any:
-        """Remove and return the handle to run next."""
+    def take(self) -> Any:
+        """Remove and return the handle to run next; there must be one."""
         ...
 
     def __len__(self) -> int: ...
@@ -93,7 +93,7 @@ class _FifoQueue(deque[Any]):
     """A deque whose C methods are the queue's methods."""
 
     push = deque.append
-    pop = deque.popleft
+    take = deque.popleft
 
 
 def _mover(handle: Any) -> Any:
@@ -104,45 +104,51 @@ def _mover(handle: Any) -> Any:
     return owner if type(owner) is SimTask else None
 
 
-class _RandomQueue:
-    __slots__ = ("_draw", "_free", "_lane")
+_LANE: Any = object()
+"""Stands in a queue for all ready plain callbacks, of which the oldest is next."""
+
+
+class _RandomQueue(list[Any]):
+    """The choices: handles that may run in any order, and the lane while it holds callbacks."""
+
+    __slots__ = ("_draw", "_lane")
 
     def __init__(self, entropy: random.Random) -> None:
         self._draw = entropy.random
-        self._free: list[Any] = []
         self._lane: deque[Any] = deque()
 
     def push(self, handle: Any) -> None:
-        if _mover(handle) is None:
-            self._lane.append(handle)
-        else:
-            self._free.append(handle)
+        # The same as asking _mover, without the call: this is the hottest path of random order.
+        if type(handle) is not SimHandle or (
+            type(getattr(handle._callback, "__self__", None)) is SimTask
+        ):
+            self.append(handle)
+            return
+        if not self._lane:
+            self.append(_LANE)
+        self._lane.append(handle)
 
-    def pop(self) -> Any:
-        free = self._free
-        count = len(free)
-        choices = count + 1 if self._lane else count
-        chosen = int(self._draw() * choices) if choices > 1 else 0
-        if chosen == count:
-            return self._lane.popleft()
-        last = free.pop()
-        if chosen == count - 1:
-            return last
-        handle = free[chosen]
-        free[chosen] = last
+    def take(self) -> Any:
+        handle = self.pop()
+        count = len(self)
+        if count:
+            chosen = int(self._draw() * (count + 1))
+            if chosen != count:
+                handle, self[chosen] = self[chosen], handle
+        if handle is not _LANE:
+            return handle
+        handle = self._lane.popleft()
+        if self._lane:
+            self.append(_LANE)
         return handle
 
-    def __len__(self) -> int:
-        return len(self._free) + len(self._lane)
 
-
-class _PctQueue:
+class _PctQueue(list[Any]):
     """A heap by priority; plain callbacks share one entity, so they stay in order."""
 
     __slots__ = (
         "_changes",
         "_draw",
-        "_heap",
         "_lane_priority",
         "_options",
         "_order",
@@ -159,7 +165,6 @@ class _PctQueue:
         self._changes = sorted(
             (int(entropy.random() * options.steps) for _ in range(options.depth - 1)), reverse=True
         )
-        self._heap: list[tuple[float, int, Any]] = []
         self._lane_priority = entropy.random()
         self._order = 0
         self._step = 0
@@ -168,9 +173,8 @@ class _PctQueue:
         self._running: Any = None
 
     def push(self, handle: Any) -> None:
-        mover = _mover(handle)
         self._order += 1
-        heappush(self._heap, (self._priority(mover), self._order, handle))
+        heappush(self, (self._priority(_mover(handle)), self._order, handle))
 
     def _priority(self, mover: Any) -> float:
         """Smaller runs earlier; drawn from 0 … 1, sunk ones lie above 1."""
@@ -184,8 +188,8 @@ class _PctQueue:
             mover.priority = self._draw()
             return mover.priority
 
-    def pop(self) -> Any:
-        handle = heappop(self._heap)[2]
+    def take(self) -> Any:
+        handle = heappop(self)[2]
         mover = _mover(handle)
         self._step += 1
         self._streak = self._streak + 1 if mover is self._running else 0
@@ -199,11 +203,14 @@ class _PctQueue:
         return handle
 
     def _sink(self, mover: Any) -> None:
+        """Let everybody else overtake; callbacks that wait in the lane keep their order."""
         self._sunk += 1.0
         if mover is None:
             self._lane_priority = self._sunk
+            self[:] = [self._relaned(entry) for entry in self]
+            heapify(self)
         elif type(mover) is SimTask:
             mover.priority = self._sunk
 
-    def __len__(self) -> int:
-        return len(self._heap)
+    def _relaned(self, entry: Any) -> Any:
+        return (self._sunk, *entry[1:]) if _mover(entry[2]) is None else entry

@@ -12,15 +12,18 @@ import marshal
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from operator import itemgetter
 from typing import Any
 
 from harness.backend import Event
 from storage.events import Field
 
-_CHUNK = 4096
 _MARSHAL_VERSION = 2  # The newest version whose bytes do not depend on interning and references.
 _LIST_HEADER = 5  # Marshal's type and length: left out, so that chunking does not change digests.
 _PLAIN = (int, str, bool, type(None))
+
+Entry = tuple[Any, ...]
+"""``(at_s, kind, …)``: built-in values only, of types that marshal."""
 
 INSTANT = "instant"
 """Kind of the entry ``(at_s, INSTANT, callbacks run)`` that closes every instant."""
@@ -30,13 +33,12 @@ MESSAGE = "message"
 
 @dataclass(frozen=True, slots=True)
 class TraceOptions:
-    """``messages_max``: newest deliveries kept for reading (0: none, ``None``: all).
+    """``entries_max``: how many of the newest raw entries, deliveries among them, stay readable.
 
-    ``keep_entries`` keeps every raw entry too, to find where two runs diverge.
+    ``None`` keeps all, to find where two runs diverge. Typed events are kept whatever it is.
     """
 
-    messages_max: int | None = 200_000
-    keep_entries: bool = False
+    entries_max: int | None = 400_000
 
 
 class Trace:
@@ -45,13 +47,12 @@ class Trace:
     def __init__(self, options: TraceOptions, start_s: float) -> None:
         self.options = options
         self.start_s = start_s
-        self._pending: list[tuple[Any, ...]] = []
-        self.append: Callable[[tuple[Any, ...]], None] = self._pending.append
+        self._pending: list[Entry] = []
+        self.append: Callable[[Entry], None] = self._pending.append
         self._hash = hashlib.blake2b(digest_size=16)
         self._folded = 0
+        self._chunks: deque[tuple[int, list[Entry]]] = deque()
         self._observations: list[tuple[int, Event]] = []
-        self._messages: deque[tuple[int, tuple[Any, ...]]] = deque(maxlen=self.options.messages_max)
-        self._entries: list[tuple[Any, ...]] = []
 
     def observe(self, at_s: float, node: str, kind: str, fields: Mapping[str, Field]) -> None:
         """Record a typed event of a node, the process table or a fault."""
@@ -59,25 +60,18 @@ class Trace:
         self._observations.append((len(self), Event(at_s - self.start_s, node, kind, plain)))
         self.append((at_s, kind, node, tuple(plain.items())))
 
-    def fold_if_full(self) -> None:
-        """Hash the pending entries when there are enough of them to be worth it."""
-        if len(self._pending) >= _CHUNK:
-            self.fold()
-
     def fold(self) -> None:
-        """Hash the pending entries and keep those that are to be kept."""
+        """Hash the pending entries; forget chunks of entries that are older than is to be kept."""
         pending = self._pending
+        if not pending:
+            return
         self._hash.update(marshal.dumps(pending, _MARSHAL_VERSION)[_LIST_HEADER:])
-        if self.options.messages_max != 0:
-            self._messages.extend(
-                (self._folded + index, entry)
-                for index, entry in enumerate(pending)
-                if entry[1] is MESSAGE
-            )
-        if self.options.keep_entries:
-            self._entries.extend(pending)
+        chunks, kept_max = self._chunks, self.options.entries_max
+        chunks.append((self._folded, pending[:]))
         self._folded += len(pending)
         pending.clear()
+        while kept_max is not None and self._folded - chunks[0][0] - len(chunks[0][1]) >= kept_max:
+            chunks.popleft()
 
     def digest(self) -> str:
         """32 hex digits that identify everything recorded so far."""
@@ -88,24 +82,29 @@ class Trace:
         """How many entries were recorded, kept or not."""
         return self._folded + len(self._pending)
 
-    def entries(self) -> list[tuple[Any, ...]]:
-        """Every raw entry; needs ``keep_entries``."""
+    def entries(self) -> list[Entry]:
+        """The kept raw entries, oldest first."""
         self.fold()
-        return list(self._entries)
+        return [entry for _, chunk in self._chunks for entry in chunk]
 
     def observations(self) -> list[Event]:
         """Typed events without deliveries, in order."""
         return [event for _, event in self._observations]
 
     def events(self) -> list[Event]:
-        """Typed events and the newest deliveries, in order; times count from the run's start."""
+        """Typed events and the kept deliveries, in order; times count from the run's start."""
         self.fold()
-        merged = [*self._observations]
-        merged += [(index, self._message(entry)) for index, entry in self._messages]
-        merged.sort(key=lambda pair: pair[0])
+        merged = list(self._observations)
+        for first, chunk in self._chunks:
+            merged += [
+                (first + index, self._message(entry))
+                for index, entry in enumerate(chunk)
+                if entry[1] is MESSAGE
+            ]
+        merged.sort(key=itemgetter(0))
         return [event for _, event in merged]
 
-    def _message(self, entry: tuple[Any, ...]) -> Event:
+    def _message(self, entry: Entry) -> Event:
         at_s, _, source, target, size, _ = entry
         fields = {"src": source, "dst": target, "bytes": size}
         return Event(at_s - self.start_s, target, MESSAGE, fields)
@@ -123,7 +122,7 @@ def _plain(value: Field) -> Field:
 def first_divergence(one: Trace, other: Trace) -> str | None:
     """Where two runs first differ, for people; ``None`` if they are the same run.
 
-    Both traces need ``keep_entries``.
+    Both traces need ``TraceOptions(entries_max=None)``.
     """
     left, right = one.entries(), other.entries()
     for index, (mine, theirs) in enumerate(zip(left, right, strict=False)):
