@@ -28,7 +28,9 @@ class PowerCut(Exception):
 class CountedDisk:
     """Passes calls on and cuts the power at the ``cut_at``-th one; ``calls`` names those made."""
 
-    def __init__(self, inner: Any, cut_at: int | None = None, calls: list[str] | None = None) -> None:
+    def __init__(
+        self, inner: Any, cut_at: int | None = None, calls: list[str] | None = None
+    ) -> None:
         self._inner = inner
         self._cut_at = cut_at
         self.calls: list[str] = [] if calls is None else calls

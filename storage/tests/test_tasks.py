@@ -79,8 +79,14 @@ def test_ten_thousand_tasks_leave_no_entry() -> None:
         ({}, []),
         ({"kind": GC}, ["upload"]),
         ({"tenant_id": TENANT}, ["other tenant", "upload"]),
-        ({"tenant_id": TENANT, "timeline_id": TIMELINE}, ["other timeline", "other tenant", "upload"]),
-        ({"kind": TaskKind.UPLOAD, "tenant_id": TENANT}, ["both", "other timeline", "other tenant", "upload"]),
+        (
+            {"tenant_id": TENANT, "timeline_id": TIMELINE},
+            ["other timeline", "other tenant", "upload"],
+        ),
+        (
+            {"kind": TaskKind.UPLOAD, "tenant_id": TENANT},
+            ["both", "other timeline", "other tenant", "upload"],
+        ),
     ],
 )
 def test_shutdown_stops_exactly_what_it_names(filters: dict[str, Any], left: list[str]) -> None:

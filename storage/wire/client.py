@@ -75,6 +75,7 @@ class Client:
         self.parameters: dict[str, str] = {}
         self._channel = channel
         self._options = options
+        self._usable = True
 
     async def start(self) -> None:
         """Send the start-up packet and wait for the server to be ready; for :func:`connect`."""
@@ -97,8 +98,8 @@ class Client:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is gone."""
-        return self._channel.lost
+        """Whether the session is over, by loss, a fatal error or an abandoned command."""
+        return self._channel.lost or not self._usable
 
     # ---- queries
 
@@ -137,11 +138,15 @@ class Client:
         except ServerError:
             raise
         except BaseException:
-            self._channel.abort()
+            self._abandon()
             raise
 
+    def _abandon(self) -> None:
+        self._usable = False
+        self._channel.abort()
+
     def _check_idle(self) -> None:
-        if self._channel.lost:
+        if self.closed:
             raise ConnectionResetError("the connection is closed")
         if self._channel.connection.progress.phase is not Phase.IDLE:
             raise ProtocolError("another command of this session is still running")
@@ -170,6 +175,7 @@ class Client:
                 case m.ErrorResponse() as report:
                     error = error or report
                     if report.severity in (m.Severity.FATAL, m.Severity.PANIC):
+                        self._abandon()
                         break
                 case m.ParameterStatus(name, value):
                     self.parameters[name] = value
@@ -200,6 +206,8 @@ class Client:
     async def _result_after(self, report: m.ErrorResponse) -> NoReturn:
         if report.severity is m.Severity.ERROR:
             await self._result()
+        else:
+            self._abandon()
         raise ServerError(report)
 
     async def copy_both(self, sql: str) -> CopyStream:
@@ -259,9 +267,10 @@ class Client:
 
     async def close(self) -> None:
         """End the session; harmless when it is over already."""
-        if self._channel.lost:
-            self._channel.abort()
+        if self.closed:
+            self._abandon()
             return
+        self._usable = False
         if self._channel.connection.progress.copy is Copy.NONE:
             self._channel.send(m.Terminate())
         await self._channel.close(within_s=1.0)
