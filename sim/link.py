@@ -72,6 +72,7 @@ class Link:
         "effects",
         "entropy",
         "extra_delay_s",
+        "forever",
         "host",
         "latency",
         "lost_below",
@@ -98,6 +99,7 @@ class Link:
         self.draw: Callable[[], float] = entropy.random
         self.effects = effects
         self.cut = False
+        self.forever = False
         self.extra_delay_s = 0.0
         self._held: list[Carried] | None = None
         self._busy_until_s = 0.0
@@ -166,6 +168,14 @@ class Link:
         """Everything sent from now on vanishes."""
         self.cut = True
         self._judge()
+
+    def cut_forever(self) -> Link:
+        """A copy for one connection that no healing reaches."""
+        ends = (self.source, self.host)
+        twin = Link(self._environment, ends, self.options, self.entropy, self.effects)
+        twin.set_cut()
+        twin.forever = True
+        return twin
 
     def set_hold(self) -> None:
         """Keep what is sent from now on."""

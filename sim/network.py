@@ -71,8 +71,7 @@ class SimNetwork:
         for link in self._directions(source, target, both):
             link.set_cut()
             for transport in self._connections:
-                if transport.outgoing.link is link and not transport.outgoing.severed:
-                    transport.outgoing.severed = True
+                if transport.outgoing.link is link and transport.outgoing.sever():
                     self._effects.connections_cut += 1
 
     def hold(self, source: str, target: str, *, both: bool = True) -> None:
@@ -89,12 +88,14 @@ class SimNetwork:
 
     def reset(self, source: str, target: str) -> None:
         """Reset the established connections between the two; new ones work."""
+        self._check_ends(source, target)
         self._fault("reset", source, target, both=True)
-        pair = (self.link(source, target), self.link(target, source))
+        pair = {source, target}
         for transport in list(self._connections):
-            if transport.outgoing.link in pair:
+            link = transport.outgoing.link
+            if {link.source, link.target} == pair:
                 transport.reset()
-                self._effects.connections_reset += transport.outgoing.link is pair[0]
+                self._effects.connections_reset += link.source == source
 
     def heal(self, source: str, target: str, *, both: bool = True) -> None:
         """Remove the faults of a link; held bytes are delivered, cut connections stay silent."""
@@ -106,9 +107,12 @@ class SimNetwork:
         """Counters of what faults did so far."""
         return asdict(self._effects)
 
-    def _directions(self, source: str, target: str, both: bool) -> Iterator[Link]:
+    def _check_ends(self, source: str, target: str) -> None:
         if source == target:
             raise SimulationError(f"a link joins two hosts, not {source!r} with itself")
+
+    def _directions(self, source: str, target: str, both: bool) -> Iterator[Link]:
+        self._check_ends(source, target)
         yield self.link(source, target)
         if both:
             yield self.link(target, source)

@@ -51,7 +51,6 @@ class Pipe:
         "link",
         "receiver",
         "sender",
-        "severed",
     )
 
     _cancelled = False  # Makes the pipe an alarm.
@@ -62,7 +61,6 @@ class Pipe:
         self.link = link
         self.sender: StreamTransport
         self.receiver: StreamTransport
-        self.severed = False
         self.in_flight = 0
         self.backlog_size = 0
         self._backlog: deque[bytes] = deque()
@@ -122,7 +120,7 @@ class Pipe:
     def _launch(self, item: bytes | Signal, size: int, now: float) -> None:
         """The way with every fault: the link may lose, keep, delay or queue it."""
         link = self.link
-        if self.severed or link.cut:
+        if link.cut:
             link.effects.bytes_cut += size
             self.sender.unanswered()
             return
@@ -221,6 +219,13 @@ class Pipe:
             self._reschedule(self._loop.environment.now)
         else:
             self._stalled = True
+
+    def sever(self) -> bool:
+        """A cut caught this connection: it stays silent for ever. False if it was so already."""
+        if self.link.forever:
+            return False
+        self.link = self.link.cut_forever()
+        return True
 
     def unstall(self) -> None:
         """The receiver reads again."""
