@@ -167,7 +167,7 @@ async def keys_of(timeline: Timeline, wanted: Range, lsn: Lsn) -> set[bytes]:
         for layer in layers:
             pins.enter_context(layer.pin())
         for layer in layers:
-            async for batch in (await timeline.files.reader(layer)).keys():
+            async for batch in (await timeline.files.reader(layer)).distinct_keys():
                 found.update(batch[bisect_left(batch, first) : bisect_right(batch, last)])
     if timeline.ancestor is not None:
         await timeline.ancestor.wait_readable(timeline.ancestor_lsn)

@@ -271,7 +271,7 @@ class LayerReader:
             entries = [Entry(*fields) for fields in _ENTRY.iter_unpack(block)]
             yield await self._values(entries)
 
-    async def keys(self) -> AsyncGenerator[list[bytes], None]:
+    async def distinct_keys(self) -> AsyncGenerator[list[bytes], None]:
         """Every key once, encoded and in order, in batches; reads the index only."""
         last = b""
         for number in range(len(self._blocks)):

@@ -15,7 +15,7 @@ from sim.object_store import SimObjectStore
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.kv import page as kv
 from storage.kv.record import KV_DATABASE, KV_FORK, KV_RELATION, KV_SPACE, ChangedPage, transaction
-from storage.lsn import Lsn
+from storage.lsn import INVALID_LSN, Lsn
 from storage.node import NodeContext
 from storage.pageserver import node
 from storage.pageserver.creation import NewTimeline, create_timeline
@@ -47,7 +47,7 @@ QUIET: Mapping[str, Any] = {
 class KvHistory:
     """Writes key-value WAL and remembers every version of every page: the read model."""
 
-    def __init__(self, start: Lsn = START, prev: Lsn = Lsn(0)) -> None:
+    def __init__(self, start: Lsn = START, prev: Lsn = INVALID_LSN) -> None:
         self._writer = WalWriter(WriterOptions(15, SEGMENT_SIZE, 77), start, prev)
         self._pages: dict[int, kv.Page] = {}
         self.versions: dict[int, list[tuple[Lsn, bytes]]] = {}
