@@ -17,7 +17,7 @@ class SeawallError(Exception):
 
 
 class PortError(SeawallError):
-    """The environment failed. ``may_have_happened`` tells if the effect is possible all the same."""
+    """The environment failed; ``may_have_happened``: the effect is possible all the same."""
 
     def __init__(self, message: str, *, may_have_happened: bool = False) -> None:
         super().__init__(message)

@@ -172,7 +172,7 @@ def _layer_offences(source: Source, module: str) -> Iterator[Offence]:
 def _ban_offences(source: Source) -> Iterator[Offence]:
     if source.package not in ("storage", "sim", "scenarios") or source.is_test:
         return
-    if source.path.startswith(("sim/bench", *rules.BOTH_WORLDS)) or source.path == "sim/guard.py":
+    if source.path.startswith(rules.OUTSIDE_OF_RUNS):
         return
     for node in ast.walk(source.tree):
         if not isinstance(node, ast.Call):
