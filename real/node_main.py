@@ -148,7 +148,7 @@ async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFi
             if context.ready.is_set():
                 await announcer
             announcer.cancel()
-        _report_leftovers(announcer)
+    _report_leftovers(announcer)
     return "" if context.stopping.is_set() else f"main of role {plan.role!r} returned unasked"
 
 
@@ -160,5 +160,7 @@ async def _announce(context: NodeContext, channel: socket.socket) -> None:
 def _report_leftovers(announcer: asyncio.Task[None]) -> None:
     """A main that returns must have ended its tasks: one that still runs is a leak."""
     expected = (announcer, asyncio.current_task())
-    for name in sorted(task.get_name() for task in asyncio.all_tasks() if task not in expected):
-        logger.warning("task %s still runs after its main returned", name)
+    left = [task for task in asyncio.all_tasks() if task not in expected]
+    for task in sorted(left, key=asyncio.Task.get_name):
+        what = getattr(task.get_coro(), "__qualname__", "?")
+        logger.warning("task %s (%s) still runs after its main returned", task.get_name(), what)

@@ -14,7 +14,6 @@ from harness.world import World
 from real.backend import RealBackend, RealOptions
 from real.loop import NamedHostLoop
 from real.postgres.compute import PostgresCompute, template_cache
-from real.postgres.compute import PostgresCompute, template_cache
 from real.session import RealSession
 
 

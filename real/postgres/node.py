@@ -24,6 +24,7 @@ from real.postgres import binaries
 from real.postgres.server import STANDBY, Server
 from real.postgres.template import SUPERUSER
 from real.postgres.untar import Untar
+from real.postgres.wal_prefix import PrefixRequest, write_prefix
 from storage.errors import SeawallError
 from storage.http.client import HttpError, call
 from storage.lsn import Lsn
@@ -45,13 +46,16 @@ logger = logging.getLogger(__name__)
 @dataclass(frozen=True)
 class PostgresOptions:
     """Options of the role. ``directory`` is for this node alone and removed at the end: data and
-    socket, so its path must be short; ``pageserver`` is ``host:port``; ``settings`` win over ours.
+    socket, so its path must be short; ``pageserver`` and ``safekeepers`` are ``host:port``;
+    ``settings`` win over ours.
     """
 
     tenant_id: str
     timeline_id: str
     pageserver: str
+    safekeepers: tuple[str, ...]
     sidecar: str
+    wal_segment_size: int
     bin_directory: str
     directory: str
     settings: Mapping[str, str]
@@ -151,6 +155,12 @@ async def _build_directory(options: PostgresOptions, lsn: Lsn) -> None:
     """Unpack the pageserver's ``fullbackup`` at ``lsn``, which it may have to wait for."""
     user = binaries.server_user()
     owner = None if user is None else (user.pw_uid, user.pw_gid)
+    prefix = PrefixRequest(
+        tenant_id=options.tenant_id,
+        timeline_id=options.timeline_id,
+        safekeepers=options.safekeepers,
+        wal_segment_size=options.wal_segment_size,
+    )
 
     async def build() -> bool:
         shutil.rmtree(options.data, ignore_errors=True)
@@ -164,6 +174,7 @@ async def _build_directory(options: PostgresOptions, lsn: Lsn) -> None:
             archive.finish()
         finally:
             await client.close()
+        await write_prefix(prefix, lsn, options.data / "pg_wal")
         return True
 
     await _until(f"a data directory at {lsn} from {options.pageserver}", build)

@@ -153,7 +153,7 @@ def test_tasks_left_by_a_main_are_a_warning(play):
 
     backend = play(story)
     [warning] = lines(backend, "a", "WARNING")
-    assert "task forgotten still runs after its main returned" in warning
+    assert "task forgotten (Event.wait) still runs after its main returned" in warning
 
 
 def test_nodes_that_are_unknown_running_or_not_are_named(play):

@@ -45,7 +45,9 @@ class Stage:
             "tenant_id": "0" * 32,
             "timeline_id": "1" * 32,
             "pageserver": "ps0:6400",
+            "safekeepers": ["sk0:5454"],
             "sidecar": "pg-wp",
+            "wal_segment_size": MIB,
             "bin_directory": str(binaries.find(major).directory),
             "directory": str(self.directory),
             "settings": {},
@@ -55,6 +57,7 @@ class Stage:
         socket = self.directory / f".s.PGSQL.{LIBPQ_PORT}"
         self.backend.assign("pg", LIBPQ_PORT, socket)
         await self.backend.spawn(NodeSpec("ps0", "toy_pageserver", self._stand_in))
+        await self.backend.spawn(NodeSpec("sk0", "toy_safekeeper", self._stand_in))
         await self.backend.spawn(NodeSpec("pg-wp", "toy_sidecar", self._stand_in))
         await self.restart(**changed)
 

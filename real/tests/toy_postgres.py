@@ -45,6 +45,23 @@ async def pageserver(context: NodeContext) -> None:
     await registry.shutdown()
 
 
+async def safekeeper(context: NodeContext) -> None:
+    """Has the timeline, and of its WAL nothing before its start."""
+    registry = TaskRegistry(context.name)
+    source = source_of(context.options)
+
+    async def timeline(_: Request) -> Any:
+        return {"timeline_start_lsn": str(source.start_lsn)}
+
+    api = Api("toy safekeeper")
+    api.add("GET", "/tenant/{tenant_id}/timeline/{timeline_id}", timeline, summary="timeline")
+    listener = await http.serve(api, context.name, 7676, registry)
+    context.ready.set()
+    await context.stopping.wait()
+    await listener.close()
+    await registry.shutdown()
+
+
 class Sidecar:
     def __init__(self, context: NodeContext) -> None:
         self.registry = TaskRegistry(context.name)
@@ -115,5 +132,6 @@ async def sidecar(context: NodeContext) -> None:
 ROLES: Mapping[str, NodeMain] = {
     **toy_roles.ROLES,
     "toy_pageserver": pageserver,
+    "toy_safekeeper": safekeeper,
     "toy_sidecar": sidecar,
 }
