@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 from aiobotocore.config import AioConfig
-from aiobotocore.session import get_session
+from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import (
     BotoCoreError,
     ClientError,
@@ -200,7 +200,7 @@ class S3ObjectStore:
 
     def _make_client(self) -> Any:
         options = self._options
-        return get_session().create_client(
+        return _session().create_client(
             "s3",
             endpoint_url=options.endpoint,
             region_name=options.region,
@@ -269,6 +269,19 @@ class S3ObjectStore:
 
 class _RangeNotSatisfiable(ObjectStoreError):
     """The server's 416, for :meth:`S3ObjectStore.get_range` alone."""
+
+
+@functools.cache
+def _session() -> AioSession:
+    """One for the process: its loader keeps S3's description, which takes 100 ms to read."""
+    return get_session()
+
+
+def preload() -> None:
+    """Read S3's description now, so that processes forked from this one have it."""
+    loader = _session().get_component("data_loader")
+    loader.load_service_model("s3", "service-2")
+    loader.load_service_model("s3", "endpoint-rule-set-1")
 
 
 async def _read(request: Awaitable[Any]) -> bytes:

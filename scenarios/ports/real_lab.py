@@ -25,7 +25,7 @@ from scenarios.ports.proxy import TcpProxy
 from storage.ports import Broker, Clock, Disk, ObjectStore
 
 _PATIENCE_S = 1.0
-_KEEPALIVE_S = 1.5
+_KEEPALIVE_S = 1.0
 _runs = itertools.count()
 
 
