@@ -230,7 +230,7 @@ class RemoteTenant:
 
         It replaces exactly the index with ``previous_etag`` (``None``: there is none yet), so that
         an older upload which the store carries out late changes nothing. :class:`IndexTaken` when
-        the object is neither that nor this one.
+        the object is neither that nor this one, ``Conflict`` when it was removed.
         """
         key = self.index_key(index.timeline_id, index.generation)
         data = index.encode()
@@ -243,11 +243,17 @@ class RemoteTenant:
             )
         except PreconditionFailed:
             # An earlier attempt of ours may have been carried out although its answer was lost.
-            info = await self.persistently(f"check of {key}", lambda: self._objects.head(key))
-            found = await self.get(key)
+            found, etag = await self._present_index(key)
             if found != data:
-                raise IndexTaken(TimelineIndex.decode(found, key), info.etag) from None
-            return info.etag
+                raise IndexTaken(TimelineIndex.decode(found, key), etag) from None
+            return etag
+
+    async def _present_index(self, key: str) -> tuple[bytes, str]:
+        try:
+            info = await self.persistently(f"check of {key}", lambda: self._objects.head(key))
+            return await self.get(key), info.etag
+        except ObjectMissing:
+            raise Conflict(f"{key} was removed by somebody else") from None
 
     async def delete_older_indexes(self, timeline_id: TimelineId, generation: int) -> None:
         """Remove what earlier attachments left; only for the newest one."""

@@ -116,6 +116,7 @@ class Tenants:
             return
         except RequestError:
             if tenant.missing is not None:
+                await self.to_the_end(f"undo {tenant.tenant_id}", lambda: self._detach(tenant))
                 raise tenant.missing from None
             raise
 
@@ -195,9 +196,10 @@ class Tenants:
     async def _give_up(self, tenant: Tenant, error: NotFound) -> None:
         """There is no such tenant: a new attachment is undone, an old one shows it broken."""
         logger.info("attaching tenant %s: %s", tenant.tenant_id, error)
-        tenant.missing = error
+        is_new = not self._generations.get(tenant.tenant_id)
+        tenant.missing = error if is_new else None
         tenant.set_state(State.BROKEN, str(error))
-        if not self._generations.get(tenant.tenant_id):
+        if is_new:
             await self._detach(tenant)
 
     async def _take_over(self, tenant: Tenant) -> None:

@@ -13,7 +13,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
 from storage.durable import read_file
-from storage.errors import PortError
+from storage.errors import Conflict, PortError
 from storage.ids import TimelineId
 from storage.pageserver.backoff import Backoff
 from storage.pageserver.environment import Environment
@@ -143,7 +143,12 @@ class Uploader:
     async def _upload_index(self, index: TimelineIndex) -> None:
         if self.superseded:
             return
-        self._index_etag = await self._remote.put_index(index, previous_etag=self._index_etag)
+        try:
+            self._index_etag = await self._remote.put_index(index, previous_etag=self._index_etag)
+        except Conflict:
+            # A newer attachment removes older indexes; nobody else has any business with ours.
+            if await self._is_newest():
+                raise
         if not await self._is_newest():
             return
         if not self._older_removed:
