@@ -29,6 +29,7 @@ from storage.node import NodeContext, NodeMain
 from storage.ports import Ports
 
 EVENTS_WRITE_S = 0.2
+LEFTOVER_GRACE_S = 0.5
 logger = logging.getLogger(__name__)
 
 
@@ -148,7 +149,7 @@ async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFi
             if context.ready.is_set():
                 await announcer
             announcer.cancel()
-    _report_leftovers(announcer)
+    await _report_leftovers()
     return "" if context.stopping.is_set() else f"main of role {plan.role!r} returned unasked"
 
 
@@ -157,10 +158,11 @@ async def _announce(context: NodeContext, channel: socket.socket) -> None:
     _say(channel, ready=True)
 
 
-def _report_leftovers(announcer: asyncio.Task[None]) -> None:
-    """A main that returns must have ended its tasks: one that still runs is a leak."""
-    expected = (announcer, asyncio.current_task())
-    left = [task for task in asyncio.all_tasks() if task not in expected]
+async def _report_leftovers() -> None:
+    """A main that returns must have ended its tasks: one that goes on running is a leak."""
+    left = asyncio.all_tasks() - {asyncio.current_task()}
+    if left:  # gRPC's own tasks end a moment after their channel has closed.
+        _, left = await asyncio.wait(left, timeout=LEFTOVER_GRACE_S)
     for task in sorted(left, key=asyncio.Task.get_name):
         what = getattr(task.get_coro(), "__qualname__", "?")
         logger.warning("task %s (%s) still runs after its main returned", task.get_name(), what)
