@@ -70,7 +70,7 @@ class Trace:
         chunks.append((self._folded, pending[:]))
         self._folded += len(pending)
         pending.clear()
-        while kept_max is not None and self._folded - chunks[0][0] - len(chunks[0][1]) >= kept_max:
+        while kept_max is not None and chunks and self._folded - chunks[0][0] > kept_max:
             chunks.popleft()
 
     def digest(self) -> str:
