@@ -75,11 +75,13 @@ async def _read_answer(
         try:
             event = connection.next_event()
         except h11.RemoteProtocolError as error:
+            if connection.trailing_data[1]:
+                raise ConnectionResetError(
+                    "the server closed in the middle of its answer"
+                ) from error
             raise ProtocolError(f"not an HTTP answer: {error}") from error
         if event is h11.NEED_DATA:
             data = await reader.read(65536)
-            if not data and status == 0:
-                raise ConnectionResetError("the server closed the connection without an answer")
             connection.receive_data(data)
         elif isinstance(event, h11.Response):
             status = event.status_code
@@ -89,6 +91,8 @@ async def _read_answer(
             size += len(event.data)
             if size > ANSWER_BYTES_MAX:
                 raise ProtocolError(f"an answer of more than {ANSWER_BYTES_MAX} bytes")
+        elif isinstance(event, h11.ConnectionClosed):
+            raise ConnectionResetError("the server closed the connection without an answer")
         elif isinstance(event, h11.EndOfMessage):
             return status, content_type, b"".join(chunks)
 

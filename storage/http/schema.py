@@ -98,7 +98,9 @@ def _enum(value: Any, allowed: list[Any], where: str) -> None:
 
 
 def _pattern(value: Any, pattern: str, where: str) -> None:
-    if isinstance(value, str) and re.search(pattern, value) is None:
+    # In JSON Schema $ is the end of the text; in Python it also matches before a last newline.
+    python_pattern = pattern[:-1] + r"\Z" if pattern.endswith("$") else pattern
+    if isinstance(value, str) and re.search(python_pattern, value) is None:
         raise BadRequest(f"{where}: {_shown(value)} does not match {pattern}")
 
 
