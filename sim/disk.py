@@ -59,11 +59,19 @@ class SimDisk:
         self._used_bytes = 0
         self._sync_latency = options.sync.sampler(generator)
         self._station = Station(loop.environment, options.queue_servers)
+        self._orphans: list[Inode] = []
         self._armed: list[ArmedFault] = []
         self._stall: asyncio.Future[None] | None = None
 
     def view(self, holder: Holder = IMMORTAL) -> DiskView:
-        """The disk as one incarnation sees it, for as long as that lives."""
+        """The disk as one incarnation sees it, for as long as that lives.
+
+        A disk serves one incarnation at a time: what an earlier one had open is closed.
+        """
+        if holder is not IMMORTAL:
+            for inode in list(self._orphans):
+                inode.handles = 0
+                self.release(inode)
         return DiskView(self, holder)
 
     # Faults
@@ -196,8 +204,14 @@ class SimDisk:
 
     def release(self, inode: Inode) -> None:
         """Free a file's space once it has neither a name nor an open handle."""
-        if not inode.linked and not inode.handles:
-            self.shrink(len(inode.cache))
+        if inode.linked or inode.freed:
+            return
+        if inode.handles:
+            self._orphans.append(inode)
+            return
+        inode.freed = True
+        self._orphans = [each for each in self._orphans if each is not inode]
+        self.shrink(len(inode.cache))
 
     def _strike(self, operation: DiskOperation, path: str) -> DiskFault | None:
         for number, armed in enumerate(self._armed):
@@ -214,6 +228,9 @@ class SimDisk:
         self.hindered = bool(self._armed or self._stall is not None or self.options.cached_s > 0)
 
     def _recount(self) -> None:
+        for inode in self._orphans:
+            inode.freed = True
+        self._orphans.clear()
         self._used_bytes = sum(len(inode.cache) for _, inode in self.names.files())
 
 

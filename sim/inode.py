@@ -57,7 +57,8 @@ class Inode:
     """One file's content in the cache and on the platter; knows nothing of names or of time."""
 
     __slots__ = (
-        "_cut", "_durable_size", "_first", "_forced", "_journal", "_platter", "cache", "handles",
+        "_cut", "_durable_size", "_first", "_forced", "_journal", "_platter",
+        "cache", "freed", "handles",
         "linked",
     )  # fmt: skip
 
@@ -65,6 +66,8 @@ class Inode:
         self.cache = bytearray(content)
         self.handles = 0
         self.linked = True
+        self.freed = False
+        """Whether its space was given back: no name, and no process that has it open."""
         self._journal: list[_Change] = []
         self._first = 0  # number of the journal's first change, counted since creation
         self._forced = 0  # writes numbered below this are durable though still in the journal
