@@ -136,7 +136,7 @@ class Channel(asyncio.Protocol):
             message = self.connection.next_message()
             if message is not None:
                 return message
-            await self._wait_readable()
+            await self.wait_readable()
 
     async def receive_copy_data(self) -> bytes | None:
         """The next piece of copy data, or ``None`` if another message comes first."""
@@ -146,9 +146,10 @@ class Channel(asyncio.Protocol):
                 return data
             if self.connection.has_message:
                 return None
-            await self._wait_readable()
+            await self.wait_readable()
 
-    async def _wait_readable(self) -> None:
+    async def wait_readable(self) -> None:
+        """Wait for more bytes than are buffered."""
         if self._interrupted:
             raise ShutdownRequested("terminating connection: the node is stopping")
         if self.connection.eof:

@@ -20,8 +20,9 @@ _LENGTH = struct.Struct("!i")
 _COPY_DATA = ord("d")
 _STARTUP_KINDS = (m.Startup, m.SslRequest, m.GssEncRequest, m.CancelRequest)
 _PEER_COPY_STATES = {
-    Sender.CLIENT: frozenset((Copy.IN, Copy.BOTH, Copy.BOTH_SERVER_DONE)),
-    Sender.SERVER: frozenset((Copy.OUT, Copy.BOTH, Copy.BOTH_CLIENT_DONE)),
+    # Tuples with the most frequent first: they are compared by identity, without hashing.
+    Sender.CLIENT: (Copy.BOTH, Copy.IN, Copy.BOTH_SERVER_DONE),
+    Sender.SERVER: (Copy.BOTH, Copy.OUT, Copy.BOTH_CLIENT_DONE),
 }
 _BULKY = frozenset(b"dQPBpFDTEN")
 
@@ -104,6 +105,7 @@ class Connection:
             if left + self._later_size <= length:
                 return None
             self._gather()
+            self._wanted = 0
         start = self._offset + 5
         return kind, start, start + length - 4
 
@@ -147,7 +149,6 @@ class Connection:
             return None
         kind, start, end = frame
         self._offset = end
-        self._wanted = 0
         message = decoding.decode(self._table, kind, self._data[start:end])
         self.progress.advance(self.peer, type(message))
         return message

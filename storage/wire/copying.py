@@ -10,26 +10,24 @@ from storage.wire.channel import Channel
 from storage.wire.errors import CopyFailed, ServerError
 from storage.wire.states import Copy, Sender
 
-_PEER_DONE = {
-    Sender.SERVER: frozenset((Copy.NONE, Copy.BOTH_CLIENT_DONE)),
-    Sender.CLIENT: frozenset((Copy.NONE, Copy.BOTH_SERVER_DONE)),
-}
-_OWN_DONE = {
-    Sender.SERVER: frozenset((Copy.NONE, Copy.BOTH_SERVER_DONE)),
-    Sender.CLIENT: frozenset((Copy.NONE, Copy.BOTH_CLIENT_DONE)),
-}
+# Tuples, because the hash of an Enum member costs more than comparing two of them.
+_CLIENT_DONE = (Copy.NONE, Copy.BOTH_CLIENT_DONE)
+_SERVER_DONE = (Copy.NONE, Copy.BOTH_SERVER_DONE)
 
 
 class CopyStream:
     """A copy in both directions, each message one piece (START_REPLICATION and its like)."""
 
-    __slots__ = ("_channel", "_connection", "_finish")
+    __slots__ = ("_channel", "_connection", "_finish", "_own_done", "_peer_done")
 
     def __init__(
         self, channel: Channel, finish: Callable[[], Awaitable[object]] | None = None
     ) -> None:
         self._channel = channel
         self._connection = channel.connection
+        is_server = channel.connection.role is Sender.SERVER
+        self._own_done = _SERVER_DONE if is_server else _CLIENT_DONE
+        self._peer_done = _CLIENT_DONE if is_server else _SERVER_DONE
         self._finish = finish
 
     async def send(self, *parts: bytes) -> None:
@@ -66,15 +64,22 @@ class CopyStream:
         return await self._receive_slowly()
 
     async def _receive_slowly(self) -> bytes | None:
-        while self._connection.progress.copy not in _PEER_DONE[self._connection.role]:
-            data = await self._channel.receive_copy_data()
+        connection = self._connection
+        while connection.progress.copy not in self._peer_done:
+            if connection.has_message:
+                await self._take_aside()
+            else:
+                await self._channel.wait_readable()
+            data = connection.take_copy_data()
             if data is not None:
                 return data
-            message = await self._channel.receive()
-            if isinstance(message, m.ErrorResponse):
-                await self._take_error(message)
-            take_aside(message)
         return None
+
+    async def _take_aside(self) -> None:
+        message = await self._channel.receive()
+        if isinstance(message, m.ErrorResponse):
+            await self._take_error(message)
+        take_aside(message)
 
     async def _take_error(self, report: m.ErrorResponse) -> None:
         """Read to the end of the failed command, so that the session can go on."""
@@ -83,7 +88,7 @@ class CopyStream:
 
     async def done(self) -> None:
         """End our half, take what the peer still sends, and return when it has ended its half."""
-        if self._connection.progress.copy not in _OWN_DONE[self._connection.role]:
+        if self._connection.progress.copy not in self._own_done:
             self._channel.send(m.CopyDone())
             self._channel.flush()
         while await self.receive() is not None:
