@@ -52,16 +52,19 @@ class SimTask(asyncio.Task[Any]):
             return self._sequence
 
 
+_AWAITS_SHOWN = 4
+
+
 def describe_await(task: asyncio.Task[Any]) -> str:
-    """What a suspended task waits for: the innermost place in its chain of awaits."""
+    """What a suspended task waits for: the innermost places in its chain of awaits."""
+    places = []
     position: Any = task.get_coro()
-    place = "not started"
     while position is not None:
         frame = getattr(position, "cr_frame", None) or getattr(position, "gi_frame", None)
         if frame is None:
             break
         code = frame.f_code
         filename = code.co_filename.rpartition("/")[2]
-        place = f"{code.co_qualname} ({filename}:{frame.f_lineno})"
+        places.append(f"{code.co_qualname} ({filename}:{frame.f_lineno})")
         position = getattr(position, "cr_await", None) or getattr(position, "gi_yieldfrom", None)
-    return f"{task.get_name()}: {place}"
+    return f"{task.get_name()}: {' > '.join(places[-_AWAITS_SHOWN:])}"

@@ -160,7 +160,10 @@ def test_deadlock_names_what_every_task_awaits():
             task = loop.create_task(stuck_on_a_queue(), name="stuck")
         await asyncio.shield(task)
 
-    with pytest.raises(sim.Deadlock, match=r"\[harness\] main: .*\n.*\[sk0\] stuck: Queue.get"):
+    with pytest.raises(
+        sim.Deadlock,
+        match=r"\[harness\] main: .*\n.*\[sk0\] stuck: .*stuck_on_a_queue .* > Queue.get",
+    ):
         sim.run(main)
 
 
