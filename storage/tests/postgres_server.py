@@ -17,6 +17,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 ALL_IMAGES = ("wal_consistency_checking=all", "full_page_writes=on", "wal_level=replica")
 """Settings under which every block reference of a record carries a page image."""
@@ -59,13 +60,13 @@ def _describe(place: Path) -> Installation:
     return Installation(int(text.split()[2].split(".")[0]), place, names)
 
 
-def _unprivileged() -> dict[str, int]:
+def _unprivileged() -> dict[str, Any]:
     """Arguments that make ``subprocess`` leave root; none when we are not root."""
     if os.getuid() != 0:
         return {}
     names = {entry.pw_name for entry in pwd.getpwall()}
     entry = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}  # type: ignore[dict-item]
+    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
 
 
 @contextmanager
@@ -103,7 +104,7 @@ class Server:
             [self.installation.tool(tool), *arguments],
             input=stdin, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
             timeout=300, cwd=self.home, env={"PATH": os.environ["PATH"], "LC_ALL": "C"},
-            **_unprivileged(),  # type: ignore[call-overload]
+            **_unprivileged(),
         )  # fmt: skip
         if check and done.returncode != 0:
             raise AssertionError(f"{tool} {' '.join(arguments)} failed:\n{done.stdout}")
@@ -124,7 +125,7 @@ class Server:
                     [self.installation.tool("pg_ctl"), "-D", str(self.data), "-l", str(self.log),
                      "-w", "-t", "60", "-o", " ".join(options), "start"],
                     stdout=output, stderr=output, stdin=subprocess.DEVNULL, check=True, timeout=90,
-                    cwd=self.home, **_unprivileged(),  # type: ignore[call-overload]
+                    cwd=self.home, **_unprivileged(),
                 )  # fmt: skip
         except subprocess.CalledProcessError:
             raise AssertionError(f"no start:\n{self.log.read_text()[-3000:]}") from None

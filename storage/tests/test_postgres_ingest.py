@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import struct
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -12,6 +12,7 @@ from storage.errors import CorruptData
 from storage.events import Field, current_sink
 from storage.lsn import INVALID_LSN, Lsn
 from storage.pageserver import keys
+from storage.pageserver.datadir import DataDirectory
 from storage.pageserver.keys import Relation, Slru
 from storage.pageserver.postgres.change import ImageMissing, UnsupportedRecord
 from storage.pageserver.postgres.control import Checkpoint
@@ -37,13 +38,12 @@ class Timeline:
         modification.put_control_file(control_file(pg_version))
         modification.commit()
 
-    def record(self, rmid: int, info: int, data: bytes = b"", **more: object) -> WalRecord:
+    def record(self, rmid: int, info: int, data: bytes = b"", **more: Any) -> WalRecord:
         lsn = self.store.last_record_lsn
-        blocks = more.get("blocks", ())
-        xid = more.get("xid", 0)
-        return WalRecord(lsn, Lsn(lsn + 64), lsn, xid, rmid, info, data, blocks)  # type: ignore[arg-type]
+        blocks, xid = more.get("blocks", ()), more.get("xid", 0)
+        return WalRecord(lsn, Lsn(lsn + 64), lsn, xid, rmid, info, data, blocks)
 
-    def play(self, rmid: int, info: int, data: bytes = b"", **more: object) -> None:
+    def play(self, rmid: int, info: int, data: bytes = b"", **more: Any) -> None:
         asyncio.run(self.store.ingest(self.record(rmid, info, data, **more)))
 
     def put(self, relation: Relation, block: int, page: bytes = PAGE) -> None:
@@ -57,7 +57,7 @@ class Timeline:
         return Checkpoint.unpack(data)
 
     @property
-    def directory(self):  # type: ignore[no-untyped-def]
+    def directory(self) -> DataDirectory:
         return self.store.directory(self.store.last_record_lsn)
 
     def size(self, relation: Relation) -> int | None:

@@ -89,7 +89,7 @@ def test_bytes_one_by_one() -> None:
     lengths = [24, 27, 8168, 40, 20_000, 24]
     data = write(lengths)
     reader = WalReader(START, 15, MIB)
-    records = []
+    records: list[RawRecord] = []
     for at in range(len(data)):
         reader.feed(data[at : at + 1])
         records.extend(reader.records())
@@ -222,15 +222,14 @@ def test_previous_link_must_be_the_record_before() -> None:
 
 def test_first_link_must_point_back() -> None:
     writer = WalWriter(OPTIONS, START, START)
-    data = writer.take()[1]
-    lsn = writer.append(spec(1, 40))[0]
-    data = bytearray(writer.take()[1])
-    assert len(read(bytes(data))) == 1
+    lsn, _ = writer.append(spec(1, 40))
+    _, data = writer.take()
+    assert len(read(data)) == 1
     late = WalWriter(OPTIONS, Lsn(START + MIB), Lsn(START + MIB))
     late.append(spec(1, 40))
     moved = late.take()[1][40:]
     with pytest.raises(CorruptData, match="is not before"):
-        read(bytes(data[:40]) + moved)
+        read(data[:40] + moved)
     assert lsn == START + 40
 
 
