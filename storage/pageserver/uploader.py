@@ -21,7 +21,13 @@ from storage.pageserver.index import TimelineIndex
 from storage.pageserver.layer import Layer
 from storage.pageserver.layer_name import LayerName
 from storage.pageserver.remote import RemoteTenant
-from storage.pageserver.upload_queue import DeleteLayers, PutIndex, PutLayer, UploadQueue
+from storage.pageserver.upload_queue import (
+    DeleteLayers,
+    Operation,
+    PutIndex,
+    PutLayer,
+    UploadQueue,
+)
 from storage.tasks import interruptible
 
 logger = logging.getLogger(__name__)
@@ -47,6 +53,8 @@ class Uploader:
         self.generation = generation
         self._queue = UploadQueue()
         self._wanted = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
         self._pins: dict[str, ExitStack] = {}
         self._older_removed = False
         self._index_etag: str | None = None
@@ -65,21 +73,27 @@ class Uploader:
         pin = ExitStack()
         pin.enter_context(layer.pin())
         self._pins[str(layer.name)] = pin
-        self._queue.schedule(PutLayer(layer))
-        self._wanted.set()
+        self._schedule(PutLayer(layer))
 
     def put_index(self, index: TimelineIndex) -> None:
         """Schedule an index; every layer it names was scheduled before, or uploaded."""
         assert index.generation == self.generation, f"{index.generation} is not our generation"
         if not self.superseded:
-            self._queue.schedule(PutIndex(index))
-            self._wanted.set()
+            self._schedule(PutIndex(index))
 
     def delete_layers(self, names: tuple[LayerName, ...]) -> None:
         """Schedule the removal of layers that the last scheduled index does not name."""
         if not self.superseded:
-            self._queue.schedule(DeleteLayers(names))
-            self._wanted.set()
+            self._schedule(DeleteLayers(names))
+
+    def _schedule(self, operation: Operation) -> None:
+        self._queue.schedule(operation)
+        self._idle.clear()
+        self._wanted.set()
+
+    async def wait_idle(self) -> None:
+        """Return once everything scheduled has taken effect."""
+        await self._idle.wait()
 
     def adopt_index(self, etag: str) -> None:
         """The store already holds this attachment's first index, with this etag."""
@@ -125,6 +139,8 @@ class Uploader:
         else:
             self._backoff.reset()
             self._queue.finish_batch()
+            if not self._queue:
+                self._idle.set()
             for operation in batch:
                 if isinstance(operation, PutLayer):
                     self._unpin(operation.layer)
