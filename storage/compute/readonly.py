@@ -11,7 +11,7 @@ from storage.compute.life import run_until_stopped
 from storage.compute.options import ReadonlyOptions
 from storage.compute.page_cache import CacheOptions, PageCache
 from storage.compute.page_client import PageClient
-from storage.compute.service import HTTP_PORT, LIBPQ_PORT, KvService, ReadOnly, compute_api
+from storage.compute.service import HTTP_PORT, KvService, ReadOnly, compute_api, serve_commands
 from storage.errors import NotReady
 from storage.http.server import HttpServer
 from storage.http.server import serve as serve_http
@@ -20,7 +20,6 @@ from storage.node import NodeContext
 from storage.tasks import TaskRegistry
 from storage.wal.record import RecordSpec
 from storage.wire.server import WireServer
-from storage.wire.server import serve as serve_wire
 
 logger = logging.getLogger(__name__)
 
@@ -86,7 +85,7 @@ class Readonly:
             ),
         )
         service = KvService(PinnedTables(PinnedLog(lsn), cache), self.status)
-        self._wire = await serve_wire(name, LIBPQ_PORT, service.query, self.registry)
+        self._wire = await serve_commands(name, service, self.registry)
         self._context.ready.set()
         logger.info("serving reads as of %s", lsn)
         await self._context.stopping.wait()

@@ -6,7 +6,7 @@ holds (``GET 0/16B3740``).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 from storage.compute.commands import Command, Get, Scan, Status, Sum, Write, parse
@@ -15,10 +15,13 @@ from storage.errors import RequestError
 from storage.http.api import Api, Request
 from storage.http.schema import TEXT, object_of
 from storage.lsn import Lsn
+from storage.tasks import TaskRegistry
+from storage.wire.server import ServerOptions, WireServer, serve
 from storage.wire.session import Session
 
 LIBPQ_PORT = 5432
 HTTP_PORT = 5480
+EMPTY = " \n\t;"
 
 
 class Tables(Protocol):
@@ -49,6 +52,30 @@ class ReadOnly(RequestError):
     sqlstate = "25006"
 
 
+WRITE_COLUMNS = ("commit_lsn",)
+GET_COLUMNS = ("value",)
+SCAN_COLUMNS = ("key", "value")
+SUM_COLUMNS = ("sum",)
+STATUS_COLUMNS = ("name", "value")
+
+
+def describe(text: str) -> Sequence[str] | None:
+    """Columns that a command will answer with, for a client that asks before it executes."""
+    if not text.strip(EMPTY):
+        return None
+    match parse(text):
+        case Write():
+            return WRITE_COLUMNS
+        case Get():
+            return GET_COLUMNS
+        case Scan():
+            return SCAN_COLUMNS
+        case Sum():
+            return SUM_COLUMNS
+        case Status():
+            return STATUS_COLUMNS
+
+
 class KvService:
     """Runs commands of libpq sessions on ``tables``; ``status`` describes the compute."""
 
@@ -58,7 +85,7 @@ class KvService:
 
     async def query(self, session: Session, text: str) -> None:
         """Handle one command of a session."""
-        if text.strip(" \n\t;"):
+        if text.strip(EMPTY):
             await self._run(session, parse(text))
         else:
             await session.complete("")
@@ -67,20 +94,26 @@ class KvService:
         match command:
             case Write(changes, tag):
                 lsn = await self._tables.write(changes)
-                await session.rows(("commit_lsn",), ((str(lsn),),), f"{tag} {len(changes)}")
+                await session.rows(WRITE_COLUMNS, ((str(lsn),),), f"{tag} {len(changes)}")
             case Get(key):
                 result = await self._tables.get(key)
                 values = [(row.value,) for row in result.rows]
-                await session.rows(("value",), values, f"GET {result.lsn}")
+                await session.rows(GET_COLUMNS, values, f"GET {result.lsn}")
             case Scan(first, end):
                 result = await self._tables.scan(first, end)
-                await session.rows(("key", "value"), result.rows, f"SCAN {result.lsn}")
+                await session.rows(SCAN_COLUMNS, result.rows, f"SCAN {result.lsn}")
             case Sum():
                 value, lsn = await self._tables.sum()
-                await session.rows(("sum",), ((value,),), f"SUM {lsn}")
+                await session.rows(SUM_COLUMNS, ((value,),), f"SUM {lsn}")
             case Status():
                 rows = [(name, str(value)) for name, value in self._status().items()]
-                await session.rows(("name", "value"), rows, "STATUS")
+                await session.rows(STATUS_COLUMNS, rows, "STATUS")
+
+
+async def serve_commands(name: str, service: KvService, registry: TaskRegistry) -> WireServer:
+    """Listen for libpq clients of a compute."""
+    options = ServerOptions(describe=describe)
+    return await serve(name, LIBPQ_PORT, service.query, registry, options=options)
 
 
 def compute_api(

@@ -19,7 +19,7 @@ from storage.compute.life import run_until_stopped
 from storage.compute.options import WalgenOptions
 from storage.compute.page_cache import CacheOptions, PageCache
 from storage.compute.page_client import PageClient
-from storage.compute.service import HTTP_PORT, LIBPQ_PORT, KvService, compute_api
+from storage.compute.service import HTTP_PORT, KvService, compute_api, serve_commands
 from storage.errors import NotReady
 from storage.http.server import HttpServer
 from storage.http.server import serve as serve_http
@@ -30,7 +30,6 @@ from storage.wal.writer import WalWriter, WriterOptions
 from storage.walproposer.options import Elected, ProposerOptions
 from storage.walproposer.proposer import WalProposer
 from storage.wire.server import WireServer
-from storage.wire.server import serve as serve_wire
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +84,7 @@ class Walgen:
         self._phase = ComputePhase.TAKING_BASE
         engine = await self._engine(self._elected.start_lsn)
         service = KvService(engine, self.status)
-        self._wire = await serve_wire(name, LIBPQ_PORT, service.query, self.registry)
+        self._wire = await serve_commands(name, service, self.registry)
         self._phase = ComputePhase.SERVING
         logger.info("serving in term %s from %s", self._elected.term, self._elected.start_lsn)
         self._context.ready.set()

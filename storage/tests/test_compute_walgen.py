@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
+from storage.compute.service import describe
 from storage.errors import SeawallError
 from storage.http.client import HttpError, call
 from storage.tests.scripted_pageserver import Mode
@@ -33,7 +34,9 @@ def test_commands_over_the_simple_and_the_extended_protocol(monkeypatch: MonkeyP
         assert (await client.query("get 1")).tag == f"GET {rig.proposer.commit_lsn}"
         assert await rows(client, "get 2") == []
         await client.query('txn {"100": "4", "200": "5", "1": null}')
-        assert (await client.execute("scan 0 200")).rows == [("100", "4")]
+        scan = await client.execute("scan 0 200")
+        assert scan.rows == [("100", "4")]
+        assert [column.name for column in scan.columns] == ["key", "value"]
         assert await rows(client, "sum") == [("9",)]
         status = dict(await rows(client, "status"))
         assert (status["phase"], status["term"]) == ("serving", "1")
@@ -44,6 +47,31 @@ def test_commands_over_the_simple_and_the_extended_protocol(monkeypatch: MonkeyP
         assert (await client.query(";")).rows == []
         await rig.stop(life)
 
+    play(story, monkeypatch)
+
+
+@pytest.mark.parametrize(
+    ("command", "columns"),
+    [
+        ("put 1 a", ["commit_lsn"]),
+        ("get 1", ["value"]),
+        ("scan 0 1", ["key", "value"]),
+        ("sum", ["sum"]),
+        ("status", ["name", "value"]),
+    ],
+)
+def test_answers_have_the_columns_that_were_described(
+    command: str, columns: list[str], monkeypatch: MonkeyPatch
+) -> None:
+    async def story(rig: WalgenRig) -> None:
+        life = await rig.start()
+        client = await connect("main", 5432)
+        answer = await client.query(command)
+        assert [column.name for column in answer.columns] == columns
+        assert list(describe(command) or ()) == columns
+        await rig.stop(life)
+
+    assert describe(" ;") is None
     play(story, monkeypatch)
 
 
