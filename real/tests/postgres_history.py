@@ -124,7 +124,8 @@ def live(installation: Installation, home: Path, *initdb_options: str) -> Histor
         installation, control["wal_segment_size"], control["system_id"], start,
         control.checkpoint_lsn, base,
     )  # fmt: skip
-    with server.running(*SETTINGS):
+    compression = "lz4" if installation.version == 15 else "off"  # The wheels have pglz only.
+    with server.running(*SETTINGS, f"wal_compression={compression}"):
         for step in (schema, churn, vacuums, multixacts, databases, two_phase, finale):
             step(server)
             mark(history, server, step.__name__)

@@ -85,6 +85,28 @@ def test_any_chunking_gives_the_written_records(
     assert reader.last_end_lsn == writer.position
 
 
+@settings(max_examples=60, deadline=None)
+@given(LENGTHS, st.integers(0, 2**32), st.integers(1, 40), st.binary(min_size=1, max_size=64))
+def test_garbage_anywhere_is_refused_or_waited_for(
+    lengths: list[int], place: int, parts: int, garbage: bytes
+) -> None:
+    """Whatever is overwritten, no record comes out that was not written."""
+    data = write([*lengths, 100])
+    written = set(read(data))
+    at = place % len(data)
+    broken = data[:at] + garbage + data[at + len(garbage) :]
+    reader = WalReader(START, 15, MIB)
+    records: list[RawRecord] = []
+    try:
+        for chunk in chunks(broken, parts, random.Random(place)):
+            reader.feed(chunk)
+            for record in reader.records():
+                records.append(record)
+    except CorruptData as error:
+        assert "/" in str(error)
+    assert set(records) <= written
+
+
 def test_bytes_one_by_one() -> None:
     lengths = [24, 27, 8168, 40, 20_000, 24]
     data = write(lengths)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
+from operator import attrgetter
 from typing import Final
 
 from storage.errors import BadRequest, CorruptData
@@ -89,7 +90,7 @@ class Checkpoint:
 
     def pack(self) -> bytes:
         """The 88 bytes."""
-        return CHECKPOINT.pack(*(getattr(self, field.name) for field in fields(self)))
+        return CHECKPOINT.pack(*_CHECKPOINT_VALUES(self))
 
     def advance_next_xid(self, xid: int) -> bool:
         """Make ``next_xid`` follow a 32-bit xid that was seen; whether it changed."""
@@ -143,12 +144,15 @@ class Checkpoint:
         return True
 
 
+_CHECKPOINT_VALUES: Final = attrgetter(*(field.name for field in fields(Checkpoint)))
+
+
 class ControlFile:
     """The contents of ``pg_control``; immutable. Field names are those of ``_FIELDS``."""
 
     def __init__(self, data: bytes, pg_version: int) -> None:
         self.data = data
-        self._crc_offset = _CRC_OFFSET[pg_version]
+        self._pg_version = pg_version
 
     @classmethod
     def load(cls, data: bytes, pg_version: int) -> ControlFile:
@@ -161,7 +165,7 @@ class ControlFile:
             raise BadRequest(
                 f"pg_control has version {version}; PostgreSQL {pg_version} writes {expected}"
             )
-        end = control._crc_offset
+        end = _CRC_OFFSET[pg_version]
         if crc32c(data[:end]) != int.from_bytes(data[end : end + 4], "little"):
             raise BadRequest("pg_control does not match its CRC; copy the data directory again")
         return control
@@ -190,9 +194,7 @@ class ControlFile:
             layout, offset = _FIELDS[field]
             struct.pack_into(layout, data, offset, value)
         if checkpoint is not None:
-            CHECKPOINT.pack_into(data, _CHECKPOINT_OFFSET, *CHECKPOINT.unpack(checkpoint.pack()))
-        crc = crc32c(bytes(data[: self._crc_offset]))
-        struct.pack_into("<I", data, self._crc_offset, crc)
-        changed = ControlFile.__new__(ControlFile)
-        changed.data, changed._crc_offset = bytes(data), self._crc_offset
-        return changed
+            data[_CHECKPOINT_OFFSET : _CHECKPOINT_OFFSET + CHECKPOINT.size] = checkpoint.pack()
+        end = _CRC_OFFSET[self._pg_version]
+        data[end : end + 4] = crc32c(bytes(data[:end])).to_bytes(4, "little")
+        return ControlFile(bytes(data), self._pg_version)
