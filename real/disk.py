@@ -230,6 +230,7 @@ def _size(descriptor: int) -> int:
 
 
 def _rename(source: str, target: str) -> None:
+    os.lstat(source)  # Of several errors a missing source is the one to report.
     if source != target and os.path.isdir(target):
         raise IsADirectoryError(errno.EISDIR, "the target is a directory")
     if source != target and os.path.isdir(source) and os.path.lexists(target):

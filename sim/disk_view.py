@@ -168,9 +168,9 @@ class DiskView:
         """Open for reading and writing, creating the file if that is asked for."""
         await self._enter(DiskOperation.OPEN, path)
         names = self._disk.names
-        inode = names.file(path)
-        if inode is not None and exclusive:
+        if exclusive and names.find(path) is not None:
             raise FileAlreadyExists(f"{path!r} exists already")
+        inode = names.file(path)
         if inode is None:
             if not create and not exclusive:
                 raise FileMissing(f"there is no file {path!r} on this disk")

@@ -58,8 +58,7 @@ class Inode:
 
     __slots__ = (
         "_cut", "_durable_size", "_first", "_forced", "_journal", "_platter",
-        "cache", "freed", "handles",
-        "linked",
+        "cache", "freed", "handles", "linked",
     )  # fmt: skip
 
     def __init__(self, content: bytes = b"") -> None:
