@@ -56,6 +56,14 @@ class WalSegments:
             )
         return segment
 
+    def check_complete(self, begin_lsn: Lsn, end_lsn: Lsn) -> None:
+        """``CorruptData`` if a segment with WAL of ``[begin_lsn, end_lsn)`` is missing."""
+        if begin_lsn < end_lsn:
+            first, last = begin_lsn // self.segment_size, (end_lsn - 1) // self.segment_size
+            for segment in range(first, last + 1):
+                if segment not in self._existing:
+                    raise CorruptData(f"{self._path(segment)} is missing; WAL below {end_lsn} is lost")
+
     async def write(self, begin_lsn: Lsn, pieces: Sequence[bytes]) -> None:
         """Write WAL from ``begin_lsn`` on; durable after :meth:`flush`. ``DiskError``."""
         data = pieces[0] if len(pieces) == 1 else b"".join(pieces)

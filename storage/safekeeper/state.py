@@ -27,7 +27,7 @@ from storage.consensus.messages import (
     VoteResponse,
 )
 from storage.consensus.term_history import TermHistory, TermSwitch, highest_common_point
-from storage.errors import ProtocolError
+from storage.errors import CorruptData, ProtocolError
 from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
 
@@ -108,9 +108,7 @@ class Acceptor:
 
     def __init__(self, node_id: int, control: ControlState, flush_lsn: Lsn) -> None:
         if flush_lsn < control.commit_lsn:
-            raise ProtocolError(
-                f"WAL ends at {flush_lsn}, before the commit at {control.commit_lsn}"
-            )
+            raise CorruptData(f"WAL ends at {flush_lsn}, before the commit at {control.commit_lsn}")
         self.identity = control.identity
         self.term = control.term
         self.term_history = control.term_history

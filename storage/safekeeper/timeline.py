@@ -113,6 +113,7 @@ class Timeline:
         identity = control.saved.identity
         segments = WalSegments(environment.disk, directory, identity.wal_segment_size)
         await segments.load()
+        segments.check_complete(control.saved.local_start_lsn, control.saved.commit_lsn)
         wal = WalRange(control.saved.commit_lsn, identity.pg_version, identity.wal_segment_size)
         end = await find_end_of_wal(segments.read_segment, wal)
         acceptor = Acceptor(environment.options.node_id, control.saved, end.end_lsn)

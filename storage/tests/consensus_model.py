@@ -173,6 +173,8 @@ class World:
                     self.check_won(author, term, start)
                 case effects.Committed(lsn):
                     self.check_committed(author.campaign, lsn)
+                case effects.Established():
+                    self.seen["established"] += 1
                 case effects.Lost(term):
                     self.seen["lost"] += 1
                     self.replace(author, term)

@@ -116,7 +116,12 @@ class Committed:
     lsn: Lsn
 
 
-Effect = Send | Recover | Lost | Won | Superseded | Committed
+@dataclass(frozen=True, slots=True)
+class Established:
+    """A quorum has our history and, in our own term, every byte before the epoch start."""
+
+
+Effect = Send | Recover | Lost | Won | Superseded | Committed | Established
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from storage.tasks import ShutdownRequested, TaskKind, TaskRegistry
 from storage.walproposer.campaign import (
     Committed,
     Effect,
+    Established,
     Lost,
     Phase,
     Recover,
@@ -130,7 +131,7 @@ class WalProposer:
             if self._lost is not None:
                 await self._next_campaign(self._lost, losses)
                 losses += 1
-            elif self._is_recovered():
+            elif self.campaign.established:
                 return Elected(self.campaign.term, self.campaign.start_lsn)
             else:
                 await self._changed.wait()
@@ -227,11 +228,6 @@ class WalProposer:
             self.campaign = Campaign(options.campaign(lost.term))
             self._start_links()
 
-    def _is_recovered(self) -> bool:
-        """Whether every byte recovered from earlier terms is committed by a quorum."""
-        campaign = self.campaign
-        return campaign.phase is Phase.LEADING and campaign.commit_lsn >= campaign.start_lsn
-
     def _carry_out(self, effects: Sequence[Effect]) -> None:
         for effect in effects:
             match effect:
@@ -241,6 +237,8 @@ class WalProposer:
                     self._links[peer].post(message)
                 case Recover():
                     self._recovery = self._spawn("recovery", self._recover(self.campaign, effect))
+                case Established():
+                    self._changed.set()
                 case Won(term, start_lsn):
                     self._won(term, start_lsn)
                 case Lost():
@@ -253,7 +251,6 @@ class WalProposer:
         ids = {"tenant": self.options.tenant_id, "timeline": self.options.timeline_id}
         emit("elected", **ids, term=term, proposer=self.options.proposer_id)
         logger.info("elected in term %s, new WAL begins at %s", term, start_lsn)
-        self._changed.set()
 
     async def _recover(self, campaign: Campaign, wanted: Recover) -> None:
         """Fetch the donor's tail; anything short of all of it loses the campaign."""
@@ -300,7 +297,6 @@ class WalProposer:
             waiter = heapq.heappop(waiters)[2]
             if not waiter.done():
                 waiter.set_result(None)
-        self._changed.set()
         for callback in self._on_commit:
             callback(lsn)
         if self._announcement is None:
@@ -324,14 +320,14 @@ class WalProposer:
 
     def _check_campaign_age(self) -> None:
         """A term that was asked for but leads nowhere is given up for a higher one."""
-        settled = self._is_recovered() or self.campaign.ended
-        if settled or self.campaign.phase is Phase.GATHERING:
+        campaign = self.campaign
+        if campaign.established or campaign.ended or campaign.phase is Phase.GATHERING:
             return
         now = asyncio.get_running_loop().time()
         if self._voting_since is None:
             self._voting_since = now
         elif now - self._voting_since > self.options.campaign_timeout_s:
-            self._give_up(self.campaign, f"no result within {self.options.campaign_timeout_s} s")
+            self._give_up(campaign, f"no result within {self.options.campaign_timeout_s} s")
 
     def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.registry.spawn(

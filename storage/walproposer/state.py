@@ -33,6 +33,7 @@ from storage.walproposer.campaign import (
     CampaignOptions,
     Committed,
     Effect,
+    Established,
     Lost,
     Peer,
     PeerPhase,
@@ -55,6 +56,7 @@ class Campaign:
         self.phase = Phase.GATHERING
         self.term = 0
         self.peers = {name: Peer(name) for name in members}
+        self.established = False
         self.term_history: TermHistory | None = None
         self.start_lsn = INVALID_LSN
         self.commit_lsn = INVALID_LSN
@@ -235,11 +237,17 @@ class Campaign:
 
     def _advance_commit(self) -> list[Effect]:
         lsn = self._quorum_flush_lsn()
-        if lsn < self.start_lsn or lsn <= self.commit_lsn:
+        if lsn < self.start_lsn:
             return []
-        self.commit_lsn = lsn
-        self._advance_truncate()
-        return [Committed(lsn)]
+        effects: list[Effect] = []
+        if lsn > self.commit_lsn:
+            self.commit_lsn = lsn
+            self._advance_truncate()
+            effects.append(Committed(lsn))
+        if not self.established:
+            self.established = True
+            effects.append(Established())
+        return effects
 
     def _quorum_flush_lsn(self) -> Lsn:
         """The highest LSN that a quorum of this member list has flushed."""
