@@ -179,13 +179,18 @@ def main() -> NoReturn:
     parser = argparse.ArgumentParser(prog="python -m real.forkserver")
     parser.add_argument("--control", type=int, required=True, help="inherited SEQPACKET socket")
     parser.add_argument("--own", action="append", default=[], help="directory to remove in the end")
-    parser.add_argument("--preload", default="", help="modules to import, separated by commas")
+    parser.add_argument(
+        "--preload", default="", help="modules to import or module:function to call, by commas"
+    )
     arguments = parser.parse_args()
     process.name_thread("seawall-fork")
     process.adopt_orphans()
     control = socket.socket(fileno=arguments.control)
     for name in filter(None, arguments.preload.split(",")):
-        importlib.import_module(name)
+        module, _, function = name.partition(":")
+        imported = importlib.import_module(module)
+        if function:
+            getattr(imported, function)()
     # What is alive now stays for good: never scan it again, and keep its pages shared.
     gc.collect()
     gc.freeze()

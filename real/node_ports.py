@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+from real import object_store
 from real.broker import EtcdBroker
 from real.clock import SystemClock
 from real.disk import ThreadPoolDisk
@@ -17,6 +18,11 @@ from real.etcd import EtcdOptions
 from real.node_main import NodePlan
 from real.object_store import S3ObjectStore, S3Options
 from storage.ports import Ports
+
+
+def preload() -> None:
+    """For the fork server: what every node would otherwise read for itself."""
+    object_store.preload()
 
 
 @asynccontextmanager

@@ -19,7 +19,7 @@ from real.postgres import binaries
 from real.servers import EtcdServer, S3Server
 from storage.errors import ObjectStoreError
 
-PRELOAD = ("storage.roles", "real.node_ports", "real.postgres.node")
+PRELOAD = ("storage.roles", "real.node_ports:preload", "real.postgres.node")
 POSTGRES_ROLES = "real.postgres.node:ROLES"
 
 
@@ -34,8 +34,8 @@ class Services:
 class RealSession:
     """Starts everything at once and early; :meth:`close` it in the end, or let the process end.
 
-    ``preload`` are modules for the fork server; ``with_services`` false leaves S3 and etcd out, for
-    nodes that need neither.
+    ``preload`` is what the fork server imports or calls (``"module:function"``); ``with_services``
+    false leaves S3 and etcd out, for nodes that need neither.
     """
 
     def __init__(self, preload: Sequence[str] = PRELOAD, *, with_services: bool = True) -> None:

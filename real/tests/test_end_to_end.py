@@ -1,0 +1,75 @@
+"""The whole system as processes: an unmodified PostgreSQL over our storage, under stock pgbench."""
+
+import asyncio
+
+import pytest
+
+from harness.errors import CheckFailed
+from harness.topology import Topology
+from harness.verdict import RunSettings, Verdict
+from real.postgres import binaries
+from real.postgres.node import LIBPQ_PORT
+from real.postgres.pgbench import Pgbench, check_sums
+from real.runner import RealRunner
+
+
+@pytest.fixture(scope="module")
+def runner():
+    runner = RealRunner()
+    yield runner
+    runner.close()
+
+
+def run(runner, scenario, compute="postgres"):
+    result = runner.run(scenario, RunSettings("real", compute, 0, "fifo"))
+    if result.error is not None:
+        raise result.error
+    assert result.verdict is Verdict.PASSED
+    return result
+
+
+async def migrate(cluster, endpoint):
+    old, new = cluster.pageservers
+    await old.checkpoint(endpoint.timeline)
+    await new.attach(endpoint.timeline.tenant_id)
+    await cluster.caught_up(new, endpoint.timeline)
+    await endpoint.move(new)
+    await old.detach(endpoint.timeline.tenant_id)
+    await cluster.absent(old, endpoint.timeline.tenant_id)
+    await old.stop()
+
+
+def test_pgbench_survives_migration_with_its_sums_right(runner):
+    async def scenario(world):
+        cluster = await world.start(Topology(pageservers=2))
+        endpoint = await cluster.endpoint("main")
+        await endpoint.put(1, "counts as a commit")
+        address = world.backend.host_port("main", LIBPQ_PORT)
+        pgbench = Pgbench(binaries.find(), address)
+        await pgbench.initialise(scale=1)
+        async with asyncio.TaskGroup() as group:
+            running = group.create_task(pgbench.run(seconds=4))
+            group.create_task(migrate(cluster, endpoint))
+        done = running.result()
+        assert done.transactions > 50
+        assert await check_sums(endpoint, done.transactions) == done.transactions
+
+        await endpoint.restart()
+        assert await check_sums(endpoint, done.transactions) == done.transactions
+
+    run(runner, scenario)
+
+
+def test_sums_that_differ_and_missing_transactions_are_told():
+    class Server:
+        def __init__(self, *row):
+            self.row = row
+
+        async def sql(self, statement):
+            return [self.row]
+
+    assert asyncio.run(check_sums(Server("7", "7", "7", "7", "3"), 2)) == 3
+    with pytest.raises(CheckFailed, match=r"sums of pgbench differ: .*'branches': '8'"):
+        asyncio.run(check_sums(Server("7", "7", "8", "7", "3"), 3))
+    with pytest.raises(CheckFailed, match="has 3 rows, 4 transactions were acknowledged"):
+        asyncio.run(check_sums(Server("7", "7", "7", "7", "3"), 4))
