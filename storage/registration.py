@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any
@@ -116,6 +116,11 @@ class Registration:
 
         return forget
 
+    def relabel(self, tenant_id: TenantId | None, timeline_id: TimelineId | None) -> None:
+        """Say for whom the task works now."""
+        assert timeline_id is None or tenant_id is not None, "a timeline belongs to a tenant"
+        self._info = replace(self._info, tenant_id=tenant_id, timeline_id=timeline_id)
+
 
 current: contextvars.ContextVar[Registration | None] = contextvars.ContextVar(
     "current_registration", default=None
@@ -126,6 +131,25 @@ current: contextvars.ContextVar[Registration | None] = contextvars.ContextVar(
 def current_registration() -> Registration | None:
     """Entry of the registered task that runs now, or ``None`` outside of any."""
     return current.get()
+
+
+@contextlib.contextmanager
+def serving(tenant_id: TenantId, timeline_id: TimelineId | None = None) -> Iterator[None]:
+    """Within the block the current task works for this tenant and timeline.
+
+    For tasks that learn it late, such as a connection from its first command: a shutdown of the
+    tenant then reaches them too. Does nothing outside of registered tasks.
+    """
+    entry = current.get()
+    if entry is None:
+        yield
+        return
+    before = entry.info
+    entry.relabel(tenant_id, timeline_id)
+    try:
+        yield
+    finally:
+        entry.relabel(before.tenant_id, before.timeline_id)
 
 
 def shutdown_requested() -> bool:

@@ -17,6 +17,7 @@ from storage.tasks import (
     TaskKind,
     TaskRegistry,
     interruptible,
+    serving,
     shutdown_requested,
     sleep_unless_shutdown,
     wait_shutdown,
@@ -384,5 +385,32 @@ def test_a_timeline_needs_its_tenant() -> None:
         with pytest.raises(AssertionError, match="belongs to a tenant"):
             registry.spawn(GC, "odd", work, timeline_id=TIMELINE)
         work.close()
+
+    run(main)
+
+
+def test_a_task_that_learns_its_tenant_late_is_stopped_with_it_and_only_meanwhile() -> None:
+    served = asyncio.Event()
+    again = asyncio.Event()
+
+    async def connection() -> None:
+        with serving(TENANT, TIMELINE):
+            await served.wait()
+        with serving(TENANT):
+            again.set()
+            await wait_shutdown()
+
+    async def main(registry: TaskRegistry) -> None:
+        task = registry.spawn(TaskKind.WIRE_CONNECTION, "peer", connection())
+        await registry.shutdown(tenant_id=OTHER_TENANT)
+        await asyncio.sleep(0)
+        (info,) = registry.snapshot()
+        assert (info.tenant_id, info.timeline_id) == (TENANT, TIMELINE)
+        served.set()
+        await again.wait()
+        await registry.shutdown(tenant_id=TENANT, timeline_id=TIMELINE)
+        assert not task.done()
+        await registry.shutdown(tenant_id=TENANT)
+        assert task.done()
 
     run(main)

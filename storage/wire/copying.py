@@ -129,7 +129,8 @@ class CopyOut:
         if self._channel.must_drain:
             await self._channel.drain()
 
-    async def done(self, tag: str) -> None:
-        """End the copy and complete the command."""
+    async def done(self, tag: str | None) -> None:
+        """End the copy and complete the command; with ``None`` more results follow."""
         self._channel.send(m.CopyDone())
-        await self._complete(tag)
+        if tag is not None:
+            await self._complete(tag)
