@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import logging
 import shutil
 import signal
 import subprocess
+import tarfile
 from collections.abc import Coroutine, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass, field
@@ -21,8 +23,8 @@ from storage.lsn import Lsn
 from storage.tests.postgres_server import installations
 from storage.tests.threaded_server import in_thread
 from storage.tests.wire_world import Commands, World, wire_world
-from storage.wire import messages as m
 from storage.wire.copying import CopyStream
+from storage.wire.messages import Column, TypeOid
 from storage.wire.replication import (
     StandbyStatus,
     answer_identify_system,
@@ -36,6 +38,19 @@ from storage.wire.session import Session
 
 SEGMENT_BYTES = 1 << 20
 WAL = (bytes(range(251)) * (4 * SEGMENT_BYTES // 251 + 1))[: 4 * SEGMENT_BYTES]
+
+
+def _archive() -> bytes:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w", format=tarfile.USTAR_FORMAT) as archive:
+        for name, content in (("PG_VERSION", b"15\n"), ("global.data", bytes(20_000))):
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return buffer.getvalue()
+
+
+ARCHIVE = _archive()
 PSQL = sorted({str(i.binaries / "psql") for i in installations().values()})
 
 
@@ -57,8 +72,24 @@ class WalServer(Commands):
             case "START_REPLICATION":
                 start = next(Lsn.parse(word) for word in words if "/" in word)
                 await self._stream(session, start)
+            case "BASE_BACKUP":
+                await self._backup(session)
             case _:
                 await super().__call__(session, sql)
+
+    async def _backup(self, session: Session) -> None:
+        """One archive, in the form that PostgreSQL 15 introduced."""
+        begin = [Column("recptr"), Column("tli", TypeOid.INT8)]
+        await session.rows(begin, [("0/100000", 1)], "SELECT")
+        spaces = [Column("spcoid", TypeOid.INT8), "spclocation", Column("size", TypeOid.INT8)]
+        await session.rows(spaces, [(None, None, 1)], "SELECT")
+        out = await session.copy_out()
+        await out.send(b"nbase.tar\0\0")
+        for position in range(0, len(ARCHIVE), 3000):
+            await out.send(b"d", ARCHIVE[position : position + 3000])
+        await out.done(None)
+        await session.rows(begin, [("0/200000", 1)], "SELECT")
+        await session.complete("BASE_BACKUP")
 
     async def _stream(self, session: Session, start: Lsn) -> None:
         stream = await session.copy_both()
@@ -78,7 +109,7 @@ class WalServer(Commands):
         await stream.send(keepalive(len(WAL), 1, reply_requested=True))
 
 
-def describe(command: str) -> list[str | m.Column] | None:
+def describe(command: str) -> list[str | Column] | None:
     return ["word"] if command.startswith("words") else None
 
 
@@ -241,6 +272,16 @@ def test_psycopg2_physical_replication_connection(world: World) -> None:
     connection.close()
 
 
+def test_psycopg2_logical_replication_connection(world: World) -> None:
+    connection = connect(world, connection_factory=psycopg2.extras.LogicalReplicationConnection)
+    cursor = connection.cursor()
+    cursor.execute("IDENTIFY_SYSTEM")
+    assert cursor.fetchone()[0] == "77"
+    cursor.execute("SHOW data_directory_mode")
+    assert cursor.fetchone() == ("0700",)
+    connection.close()
+
+
 @pytest.mark.skipif(shutil.which("pg_receivewal") is None, reason="needs pg_receivewal")
 def test_pg_receivewal_writes_what_we_sent(world: World, tmp_path: Path) -> None:
     # It goes on after the newest whole segment that it finds.
@@ -256,6 +297,19 @@ def test_pg_receivewal_writes_what_we_sent(world: World, tmp_path: Path) -> None
         name: WAL[number * SEGMENT_BYTES : (number + 1) * SEGMENT_BYTES]
         for number, name in enumerate(names, start=1)
     }
+
+
+@pytest.mark.skipif(shutil.which("pg_basebackup") is None, reason="needs pg_basebackup")
+def test_pg_basebackup_unpacks_what_we_sent(world: World, tmp_path: Path) -> None:
+    target = tmp_path / "data"
+    done = subprocess.run(
+        ["pg_basebackup", "-h", world.host, "-p", str(world.port), "-U", "me", "-D", str(target),
+         "-X", "none", "--no-manifest", "--no-sync"],
+        capture_output=True, text=True, timeout=30, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert (target / "PG_VERSION").read_bytes() == b"15\n"
+    assert (target / "global.data").read_bytes() == bytes(20_000)
 
 
 @pytest.mark.parametrize("protocol", ["simple", "extended", "prepared"])
