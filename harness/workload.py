@@ -116,8 +116,14 @@ class Load:
         self._running.set()
 
     async def progress(self, commits: int, *, within_s: float = 60.0) -> None:
-        """Return after ``commits`` more acknowledged writes; ``NotLive`` if they do not come."""
+        """Return after ``commits`` more acknowledged writes; ``NotLive`` if they do not come.
+
+        Raises what a client died of, if one did.
+        """
         assert commits > 0, "no progress to wait for"
+        for client in self._clients:
+            if client.done() and not client.cancelled():
+                client.result()
         before = self.counts.commits
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiters.append((before + commits, waiter))

@@ -172,6 +172,21 @@ def test_a_broken_tool_ends_the_load_at_once() -> None:
     play(story)
 
 
+def test_waiting_on_a_load_that_died_earlier_ends_at_once() -> None:
+    async def story(bench: Bench) -> None:
+        bench.load.start()
+        bench.endpoint.failure = HarnessError("broken")
+        await asyncio.sleep(5)
+        began_s = asyncio.get_running_loop().time()
+        with pytest.raises(HarnessError, match="broken"):
+            await bench.load.progress(10)
+        assert asyncio.get_running_loop().time() == began_s
+        with pytest.raises(HarnessError, match="broken"):
+            await bench.load.stop()
+
+    play(story)
+
+
 def test_time_paused_is_no_stall() -> None:
     async def story(bench: Bench) -> None:
         async with bench.load as load:

@@ -38,7 +38,8 @@ class PageCache:
     """``blocks`` is the relation's size in pages, this compute's own extensions included.
 
     At ``start_lsn`` the relation had ``blocks`` pages; later ones exist only if this compute wrote
-    them. ``commit_lsn`` is asked at each eviction.
+    them. ``commit_lsn`` is asked at each eviction. Besides the pages it remembers one LSN for every
+    page that was changed and evicted, for as long as the compute lives.
     """
 
     def __init__(
