@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import sim
 from sim.broker import SimBroker
@@ -94,6 +94,12 @@ class KvHistory:
         return [block for block in self.versions if self.page(block, lsn) is not None]
 
 
+class Server(Protocol):
+    """Something that a story started and that must end with it."""
+
+    async def close(self) -> None: ...
+
+
 class Rig:
     """One pageserver's parts without its front ends; ``restart`` begins a new incarnation."""
 
@@ -104,6 +110,7 @@ class Rig:
         self.store = SimObjectStore(loop, random.Random(2))
         self.broker = SimBroker(loop, random.Random(3))
         self.name = name
+        self.servers: list[Server] = []
         self.begin()
 
     def begin(self) -> None:
@@ -194,6 +201,8 @@ def play(story: Callable[[Rig], Awaitable[None]], **options: Any) -> None:
         await story(rig)
         await rig.tenants.stop()
         await rig.environment.registry.shutdown()
+        for server in rig.servers:
+            await server.close()
         assert rig.environment.registry.snapshot() == []
 
     sim.run(main, seed=3)

@@ -1,0 +1,360 @@
+"""The walreceiver: choosing safekeepers, streaming, stopping, and WAL that cannot be trusted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+
+import pytest
+
+from storage.errors import BadRequest, ProtocolError
+from storage.lsn import INVALID_LSN, Lsn
+from storage.pageserver.candidates import Candidates
+from storage.pageserver.feedback import PageserverFeedback
+from storage.pageserver.options import PageserverOptions
+from storage.pageserver.states import Broken, State
+from storage.pageserver.timeline import Timeline
+from storage.pageserver.walreceiver import parse_size
+from storage.tests.pageserver_world import (
+    IDENT,
+    START,
+    TENANT,
+    TIMELINE,
+    KvHistory,
+    Rig,
+    check,
+    flush,
+    play,
+)
+from storage.tests.scripted_safekeeper import ScriptedSafekeeper
+
+# The pure decision.
+
+
+def made() -> Candidates:
+    return Candidates(PageserverOptions(node_id=1), random.Random(1))
+
+
+def test_the_most_advanced_candidate_is_chosen() -> None:
+    candidates = made()
+    assert candidates.choose(Lsn(10), 0.0) is None
+    candidates.announce("a", Lsn(20))
+    candidates.announce("b", Lsn(30))
+    candidates.announce("c", Lsn(25))
+    assert candidates.choose(Lsn(10), 0.0) == "b"
+    candidates.withdraw("b")
+    assert candidates.choose(Lsn(10), 0.0) == "c"
+
+
+def test_a_failed_candidate_is_tried_again_after_a_while_however_often_it_failed() -> None:
+    candidates = made()
+    candidates.announce("a", Lsn(20))
+    now_s = 0.0
+    for _ in range(50):
+        assert candidates.choose(Lsn(10), now_s) == "a"
+        candidates.failed("a", now_s)
+        assert candidates.choose(Lsn(10), now_s) is None
+        retry_at_s = candidates.next_retry_s(now_s)
+        assert retry_at_s is not None
+        assert 0 < retry_at_s - now_s <= 5.0
+        now_s = retry_at_s
+    candidates.connected("a", Lsn(10), now_s)
+    candidates.heard(Lsn(20), now_s)
+    candidates.disconnected(now_s)
+    assert (candidates.next_retry_s(now_s) or 0) - now_s <= 0.1, "progress resets the backoff"
+
+
+def test_a_stream_that_works_is_kept_though_another_is_ahead() -> None:
+    candidates = made()
+    candidates.announce("a", Lsn(100))
+    candidates.announce("b", Lsn(90))
+    candidates.connected("a", Lsn(10), 0.0)
+    for second in range(1, 60):
+        candidates.announce("b", Lsn(100 + 10 * second))
+        candidates.announce("a", Lsn(95 + 10 * second))
+        candidates.heard(Lsn(90 + 10 * second), float(second))
+        assert candidates.reason_to_leave(float(second)) is None
+
+
+def test_a_stream_is_left_when_silent_stuck_or_far_behind() -> None:
+    candidates = made()
+    candidates.announce("a", Lsn(10))
+    candidates.connected("a", Lsn(10), 0.0)
+    candidates.heard(Lsn(10), 1.0)
+    assert candidates.reason_to_leave(10.9) is None
+    assert "silent" in (candidates.reason_to_leave(11.0) or "")
+
+    candidates.heard(Lsn(10), 11.0)
+    candidates.announce("b", Lsn(20))
+    assert candidates.reason_to_leave(11.0) is None
+    candidates.heard(Lsn(10), 13.0)
+    assert candidates.reason_to_leave(13.9) is None
+    assert "no WAL for" in (candidates.reason_to_leave(14.0) or "")
+
+    candidates.announce("b", Lsn(10_000_000))
+    for second in (14, 15, 16):
+        candidates.heard(Lsn(second), float(second))
+    assert "behind for" in (candidates.reason_to_leave(16.0) or "")
+
+
+def test_who_ended_the_stream_is_asked_again_only_for_something_new() -> None:
+    candidates = made()
+    candidates.announce("a", Lsn(20))
+    candidates.connected("a", Lsn(10), 0.0)
+    candidates.heard(Lsn(20), 0.0)
+    candidates.disconnected(0.0, by_peer=True)
+    assert candidates.choose(Lsn(20), 1000.0) is None
+    candidates.announce("a", Lsn(28))
+    assert candidates.choose(Lsn(20), 1000.0) == "a"
+
+
+def test_a_call_is_an_offer_for_a_while() -> None:
+    candidates = made()
+    candidates.announce("a", INVALID_LSN, expires_at_s=10.0)
+    assert candidates.choose(Lsn(10), 9.9) == "a"
+    assert candidates.choose(Lsn(10), 10.0) is None
+    candidates.announce("a", INVALID_LSN, expires_at_s=30.0)
+    candidates.connected("a", Lsn(10), 20.0)
+    assert candidates.reason_to_leave(29.0) is None
+    candidates.announce("b", INVALID_LSN, expires_at_s=30.0)
+    assert "another safekeeper calls" in (candidates.reason_to_leave(29.0) or "")
+
+
+def test_sizes_as_show_prints_them() -> None:
+    assert [parse_size(text) for text in ("1MB", "16MB", "512kB", "8192B", "1GB", "7")] == [
+        1 << 20,
+        1 << 24,
+        1 << 19,
+        8192,
+        1 << 30,
+        7,
+    ]
+    for text in ("", "MB", "1TB", "-1MB"):
+        with pytest.raises(ProtocolError):
+            parse_size(text)
+
+
+def test_feedback_survives_its_encoding() -> None:
+    feedback = PageserverFeedback(Lsn(3), Lsn(2), Lsn(1))
+    assert PageserverFeedback.decode(feedback.encode()) == feedback
+    assert json.loads(feedback.encode()[1:])["remote_consistent_lsn"] == "0/1"
+    for message in (b"", b"z", b"z{}", b"r" + feedback.encode()[1:]):
+        with pytest.raises(ProtocolError):
+            PageserverFeedback.decode(message)
+
+
+# Streaming.
+
+
+class Stage:
+    """A timeline, its history and safekeepers that publish themselves."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.history = KvHistory()
+        self.safekeepers: list[ScriptedSafekeeper] = []
+
+    async def start(self, count: int = 1) -> Timeline:
+        for number in range(count):
+            safekeeper = ScriptedSafekeeper(f"sk{number}", START, lambda: self.history.wal)
+            self.rig.loop.nodes.start(safekeeper.name)
+            with self.rig.loop.nodes.acting_as(safekeeper.name):
+                await self.rig.loop.create_task(safekeeper.listen())
+            self.safekeepers.append(safekeeper)
+            self.rig.servers.append(safekeeper)
+        return await self.rig.timeline()
+
+    async def commit(self, count: int, *safekeepers: int) -> Lsn:
+        """More WAL, committed (and published) by some safekeepers, or all."""
+        self.history.fill(count, seed=len(self.history.ends))
+        for number, safekeeper in enumerate(self.safekeepers):
+            if not safekeepers or number in safekeepers:
+                safekeeper.commit(self.history.end)
+                await self.publish(safekeeper)
+        return self.history.end
+
+    async def publish(self, safekeeper: ScriptedSafekeeper) -> None:
+        status = {"pg_addr": safekeeper.address, "commit_lsn": str(safekeeper.commit_lsn)}
+        key = f"seawall/timeline/{IDENT.tenant_id}/{IDENT.timeline_id}/safekeeper/{safekeeper.name}"
+        await self.rig.broker.admin().publish(key, json.dumps(status).encode(), ttl_s=1000.0)
+
+
+def test_wal_is_followed_and_positions_are_reported() -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start()
+        await timeline.last_record.wait_for(await stage.commit(50))
+        await timeline.last_record.wait_for(await stage.commit(1))
+        await check(timeline, stage.history, stage.history.ends[::7])
+        (safekeeper,) = stage.safekeepers
+        assert safekeeper.streams == 1
+        await flush(timeline)
+        await asyncio.sleep(0.2)
+        assert safekeeper.feedback[-1] == PageserverFeedback(*[stage.history.end] * 3)
+        lasts = [feedback.last_received_lsn for feedback in safekeeper.feedback]
+        assert lasts == sorted(lasts)
+
+    play(story)
+
+
+def test_callmemaybe_starts_a_stream_and_is_refused_for_strangers() -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start()
+        stage.history.fill(20)
+        (safekeeper,) = stage.safekeepers
+        safekeeper.commit(stage.history.end)
+        await asyncio.sleep(5)
+        assert safekeeper.streams == 0
+        rig.tenants.get(TENANT).call_me_maybe(TIMELINE, safekeeper.address)
+        await timeline.last_record.wait_for(stage.history.end)
+        safekeeper.end_streams()
+        await asyncio.sleep(60)
+        assert safekeeper.streams == 1, "it will call again when there is more"
+        stage.history.fill(5)
+        safekeeper.commit(stage.history.end)
+        rig.tenants.get(TENANT).call_me_maybe(TIMELINE, safekeeper.address)
+        await timeline.last_record.wait_for(stage.history.end)
+
+    play(story, discovery="callmemaybe")
+
+
+def test_a_stream_that_breaks_is_resumed_after_the_last_whole_record() -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start()
+        (safekeeper,) = stage.safekeepers
+        safekeeper.piece = 77
+        stage.history.fill(300)
+        for cut in range(60, len(stage.history.wal), 701):
+            safekeeper.commit(Lsn(START + cut))
+            await stage.publish(safekeeper)
+            await asyncio.sleep(0.5)
+            rig.loop.network.reset("sk0", rig.loop.nodes.home.name)
+        safekeeper.commit(stage.history.end)
+        await stage.publish(safekeeper)
+        await timeline.last_record.wait_for(stage.history.end)
+        assert safekeeper.streams > 5
+        await check(timeline, stage.history, stage.history.ends[::30])
+
+    play(story)
+
+
+def test_a_lagging_and_then_a_dead_safekeeper_are_left() -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start(3)
+        end = await stage.commit(10)
+        await timeline.last_record.wait_for(end)
+        first = next(n for n, sk in enumerate(stage.safekeepers) if sk.live)
+        others = [n for n in range(3) if n != first]
+        end = await stage.commit(10, *others)
+        async with asyncio.timeout(15):
+            await timeline.last_record.wait_for(end)
+        current = next(n for n, sk in enumerate(stage.safekeepers) if sk.live)
+        assert current != first
+        rig.servers.remove(stage.safekeepers[current])
+        rig.loop.nodes.crash(f"sk{current}")
+        rest = [n for n in others if n != current]
+        end = await stage.commit(10, *rest)
+        async with asyncio.timeout(30):
+            await timeline.last_record.wait_for(end)
+        await check(timeline, stage.history, stage.history.ends[::5])
+
+    play(story)
+
+
+def test_a_silent_safekeeper_is_left_and_may_come_back() -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start()
+        (safekeeper,) = stage.safekeepers
+        await timeline.last_record.wait_for(await stage.commit(10))
+        safekeeper.is_silent = True
+        end = await stage.commit(10)
+        await asyncio.sleep(60)
+        assert safekeeper.streams > 2
+        assert timeline.last_record_lsn < end
+        safekeeper.is_silent = False
+        async with asyncio.timeout(20):
+            await timeline.last_record.wait_for(end)
+
+    play(story)
+
+
+def test_the_broker_may_go_away() -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start()
+        await timeline.last_record.wait_for(await stage.commit(10))
+        rig.broker.outage()
+        stage.history.fill(10)
+        stage.safekeepers[0].commit(stage.history.end)
+        await timeline.last_record.wait_for(stage.history.end)
+        await asyncio.sleep(30)
+        rig.broker.restore()
+        stage.safekeepers[0].end_streams()
+        await asyncio.sleep(30)
+        await timeline.last_record.wait_for(await stage.commit(10))
+
+    play(story)
+
+
+def test_an_idle_stream_stops_at_once() -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start()
+        await timeline.last_record.wait_for(await stage.commit(10))
+        await flush(timeline)
+        await asyncio.sleep(5)
+        started = rig.loop.time()
+        await rig.tenants.detach(TENANT)
+        assert rig.loop.time() - started < 0.9
+        await asyncio.sleep(1)
+        assert stage.safekeepers[0].live == 0
+
+    play(story)
+
+
+def test_wal_that_is_not_understood_breaks_the_timeline_loudly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start()
+        end = await stage.commit(10)
+        await timeline.last_record.wait_for(end)
+        await stage.rig.loop.create_task(asyncio.sleep(0))
+        stage.history.fill(1)
+        wal = bytearray(stage.history.wal)
+        wal[end - START + 30] ^= 0xFF
+        stage.history.wal = bytes(wal)
+        stage.safekeepers[0].commit(stage.history.end)
+        with pytest.raises(Broken, match=f"ingest stopped at {end}.*CRC"):
+            await timeline.last_record.wait_for(Lsn(end + 8))
+        assert timeline.state.state is State.BROKEN
+        assert timeline.last_record_lsn == end
+
+    play(story)
+    errors = [record for record in caplog.records if record.levelname == "ERROR"]
+    assert len(errors) == 1
+    assert "CRC" in errors[0].getMessage()
+
+
+# Options.
+
+
+def test_options_are_parsed_strictly() -> None:
+    parsed = PageserverOptions.parse({"node_id": 3, "checkpoint_timeout_s": 1})
+    assert (parsed.node_id, parsed.checkpoint_timeout_s) == (3, 1)
+    for data, message in (
+        ({}, "'node_id'"),
+        ({"node_id": "1"}, "node_id: '1'"),
+        ({"node_id": 1, "gc_speed": 1}, "'gc_speed'"),
+        ({"node_id": 1, "discovery": "gossip"}, "gossip"),
+        ({"node_id": 1, "checkpoint_distance": -1}, "negative"),
+        ({"node_id": True}, "node_id"),
+    ):
+        with pytest.raises(BadRequest, match=message):
+            PageserverOptions.parse(data)
