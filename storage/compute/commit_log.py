@@ -12,7 +12,7 @@ import heapq
 from collections.abc import Callable
 from typing import Protocol
 
-from storage.errors import RequestError
+from storage.errors import RequestError, SeawallError
 from storage.lsn import Lsn
 from storage.wal.record import RecordSpec
 from storage.wal.writer import WalWriter
@@ -27,7 +27,7 @@ class Proposer(Protocol):
         ...
 
     def append(self, begin_lsn: Lsn, data: bytes) -> None:
-        """Propose WAL; runs are contiguous."""
+        """Propose WAL; runs are contiguous. ``SeawallError`` when it can never be committed."""
         ...
 
     def on_commit(self, callback: Callable[[Lsn], object]) -> object:
@@ -123,4 +123,7 @@ class CommitLog:
         if self._failure is None:
             begin_lsn, data = self._writer.take()
             assert data, "a flush is scheduled only after a record was added"
-            self._proposer.append(begin_lsn, data)
+            try:
+                self._proposer.append(begin_lsn, data)
+            except SeawallError as error:
+                self.fail(error)

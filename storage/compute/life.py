@@ -11,15 +11,15 @@ from storage.tasks import TaskRegistry
 
 
 async def run_until_stopped(
-    context: NodeContext, registry: TaskRegistry, work: Coroutine[Any, Any, None]
+    context: NodeContext, registry: TaskRegistry, *works: Coroutine[Any, Any, None]
 ) -> None:
-    """Run ``work`` until ``context.stopping`` is set; raises what ends it earlier.
+    """Run ``works`` until ``context.stopping`` is set or one of them ends; raises what ends one.
 
     Raises ``TaskFailed`` when a critical task of ``registry`` ends.
     """
     loop = asyncio.get_running_loop()
     ends = (
-        loop.create_task(work, name="compute"),
+        *(loop.create_task(work, name="compute") for work in works),
         loop.create_task(context.stopping.wait(), name="wait for stop"),
         loop.create_task(registry.watch(), name="watch"),
     )

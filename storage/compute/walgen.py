@@ -8,6 +8,7 @@ Once a higher term rules it acknowledges nothing more and ends with ``Deposed``.
 
 from __future__ import annotations
 
+import asyncio
 import enum
 import logging
 from typing import Any
@@ -56,6 +57,7 @@ class Walgen:
         self.registry = TaskRegistry(context.name)
         self._phase = ComputePhase.ELECTING
         self._elected: Elected | None = None
+        self._won = asyncio.Event()
         self._proposer = WalProposer(proposer_options(options), self.registry, self._entropy)
         self._pages = PageClient(options.pages, self.registry, self._entropy)
         self._log: CommitLog | None = None
@@ -75,12 +77,13 @@ class Walgen:
         }
 
     async def run(self) -> None:
-        """Start, serve, and raise ``Deposed`` in the end."""
+        """Start, and serve until cancelled."""
         name = self._context.name
         api = compute_api("walgen", self.status, self._pages.move)
         self._http = await serve_http(api, name, HTTP_PORT, self.registry)
         self._pages.start()
         self._elected = await self._proposer.elect()
+        self._won.set()
         self._phase = ComputePhase.TAKING_BASE
         engine = await self._engine(self._elected.start_lsn)
         service = KvService(engine, self.status)
@@ -88,6 +91,11 @@ class Walgen:
         self._phase = ComputePhase.SERVING
         logger.info("serving in term %s from %s", self._elected.term, self._elected.start_lsn)
         self._context.ready.set()
+        await self._context.stopping.wait()
+
+    async def stay_elected(self) -> None:
+        """Raise ``Deposed`` once this compute, elected, leads no more; whatever it is doing."""
+        await self._won.wait()
         await self._proposer.wait_committed(LAST_LSN)
 
     async def _engine(self, start_lsn: Lsn) -> Engine:
@@ -142,6 +150,6 @@ async def main(context: NodeContext) -> None:
     """Run the primary; see :class:`storage.compute.options.WalgenOptions` for its options."""
     walgen = Walgen(context, WalgenOptions.parse(context.options))
     try:
-        await run_until_stopped(context, walgen.registry, walgen.run())
+        await run_until_stopped(context, walgen.registry, walgen.run(), walgen.stay_elected())
     finally:
         await walgen.close()

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from storage.compute.commit_log import OutcomeUnknown
-from storage.errors import BadRequest, CorruptData, NotReady
+from storage.errors import BadRequest, CorruptData, NotReady, SeawallError
 from storage.kv import page as kv
 from storage.lsn import Lsn
 from storage.tests.compute_world import START, Compute, turns
@@ -155,6 +155,20 @@ def test_a_deposed_compute_acknowledges_nothing_any_more() -> None:
             await compute.engine.write({1: b"b"})
         with pytest.raises(OutcomeUnknown):
             await compute.engine.get(1)
+
+    run(test)
+
+
+def test_a_proposer_that_takes_no_more_fails_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def test() -> None:
+        compute = Compute()
+
+        def refuse(begin_lsn: Lsn, data: bytes) -> None:
+            raise SeawallError("closed")
+
+        monkeypatch.setattr(compute.quorum, "append", refuse)
+        with pytest.raises(OutcomeUnknown, match="closed"):
+            await compute.engine.write({1: b"a"})
 
     run(test)
 

@@ -143,6 +143,20 @@ def test_being_deposed_ends_the_compute_and_acknowledges_nothing(
     play(story, monkeypatch)
 
 
+def test_being_deposed_ends_a_compute_that_still_waits_for_its_base(
+    monkeypatch: MonkeyPatch,
+) -> None:
+    async def story(rig: WalgenRig) -> None:
+        rig.pageservers[0].base_refusals = 10**9
+        start = asyncio.create_task(rig.start())
+        await asyncio.sleep(5)
+        rig.proposer.depose()
+        with pytest.raises(Deposed):
+            await start
+
+    play(story, monkeypatch)
+
+
 def test_a_stop_tells_waiting_clients_that_the_outcome_is_unknown(
     monkeypatch: MonkeyPatch,
 ) -> None:
