@@ -105,14 +105,16 @@ class Cluster:
     async def caught_up(
         self, pageserver: PageserverHandle, timeline: TenantTimelineId, *, within_s: float = 60.0
     ) -> Lsn:
-        """Wait until the pageserver has all WAL that is committed now; returns that LSN."""
-        committed = max(
-            [
-                (await safekeeper.timeline(timeline)).commit_lsn
-                for safekeeper in self.safekeepers
-                if safekeeper.running
-            ]
-        )
+        """Wait until the pageserver has all that is committed or acknowledged by now.
+
+        Returns that LSN. A safekeeper may learn of the last commit later than the client did.
+        """
+        known = [
+            (await safekeeper.timeline(timeline)).commit_lsn
+            for safekeeper in self.safekeepers
+            if safekeeper.running
+        ]
+        committed = max([self.world.history.acknowledged_lsn(str(timeline)), *known])
 
         async def reached() -> Lsn:
             try:

@@ -146,6 +146,17 @@ class History:
         """Number of acknowledged writes."""
         return self._commits
 
+    def acknowledged_lsn(self, timeline: str) -> Lsn:
+        """The highest LSN at which a write on this timeline was acknowledged, or 0."""
+        return max(
+            (
+                lsn
+                for lsn, kind, source in zip(self._lsns, self._kinds, self._sources, strict=True)
+                if lsn is not None and kind in WRITES and source.timeline == timeline
+            ),
+            default=Lsn(0),
+        )
+
     def __len__(self) -> int:
         return len(self._kinds)
 

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 
@@ -188,16 +188,21 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
     )
 
 
-RunIn = Callable[[str, Scenario], RunResult]
+class RunIn(Protocol):
+    """What the fixture :func:`run_in` gives."""
+
+    def __call__(self, world: str, scenario: Scenario, compute: str = "walgen") -> RunResult:
+        """Run a scenario in a named world and return how it ended; a red run raises."""
+        ...
 
 
 @pytest.fixture
 def run_in(request: pytest.FixtureRequest) -> RunIn:
-    """Run a scenario in a named world on walgen and return how it ended; a red run raises."""
+    """For tests that compare worlds or need one of them whole."""
 
-    def run(world: str, scenario: Scenario) -> RunResult:
+    def run(world: str, scenario: Scenario, compute: str = "walgen") -> RunResult:
         config = request.config
-        settings = RunSettings(world, "walgen", config.getoption("--seed"))
+        settings = RunSettings(world, compute, config.getoption("--seed"))
         result = runner_for(config, world).run(scenario, settings)
         if result.error is not None:
             raise result.error

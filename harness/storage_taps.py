@@ -20,6 +20,8 @@ from storage.wal.record import BlockRef, decode
 from storage.wire.client import ConnectOptions, connect
 from storage.wire.replication import XLogData, parse_from_server
 
+PAGE_BYTES = 8192
+
 
 @dataclass(frozen=True, order=True, slots=True)
 class PageVersion:
@@ -81,8 +83,10 @@ async def page_history(
             where = " ".join(map(str, page))
             command = f"get_page {timeline.tenant_id} {timeline.timeline_id} {where} {lsn}"
             result = await client.query(command)
-            content = str(result.rows[0][0])
-            versions.append(PageVersion(lsn, page, hashlib.sha256(content.encode()).hexdigest()))
+            content = result.rows[0][[column.name for column in result.columns].index("page")]
+            assert content is not None and len(content) == len("\\x") + 2 * PAGE_BYTES
+            sha256 = hashlib.sha256(bytes.fromhex(content[2:])).hexdigest()
+            versions.append(PageVersion(lsn, page, sha256))
     finally:
         await client.close()
     return versions

@@ -1,0 +1,206 @@
+"""Stock PostgreSQL programs talk to our nodes: psql, psycopg2, pg_waldump, pg_receivewal, pgbench.
+
+Each story runs on a whole real cluster; the programs come from the PostgreSQL found on the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+from harness.cluster import Cluster
+from harness.endpoint_handle import EndpointHandle
+from harness.nodes import PAGESERVER_LIBPQ_PORT, SAFEKEEPER_LIBPQ_PORT
+from harness.topology import MIB, Topology
+from harness.walgen import timeline_spec
+from harness.world import World
+from real.backend import RealBackend
+from real.postgres import binaries
+
+ROWS = 1600
+PGBENCH_SUMS = (
+    "select (select sum(abalance) from pgbench_accounts),"
+    " (select sum(tbalance) from pgbench_tellers),"
+    " (select sum(bbalance) from pgbench_branches),"
+    " (select coalesce(sum(delta), 0) from pgbench_history)"
+)
+
+
+async def program(name: str, *words: str, within_s: float = 60.0) -> str:
+    """Run one of PostgreSQL's programs; returns its output, fails with its complaint."""
+    path = binaries.find().program(name)
+    process = await asyncio.create_subprocess_exec(
+        path, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+    )
+    try:
+        async with asyncio.timeout(within_s):
+            output, _ = await process.communicate()
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            process.kill()
+    assert process.returncode == 0, f"{name} {words}: {output.decode()}"
+    return output.decode()
+
+
+def conninfo(cluster: Cluster, node: str, port: int, **more: str) -> str:
+    """A libpq connection string to a node."""
+    host, actual = cluster.world.backend.host_port(node, port)
+    pairs = {"host": host, "port": str(actual), "user": "seawall", "dbname": "seawall", **more}
+    return " ".join(f"{name}='{value}'" for name, value in pairs.items())
+
+
+async def walgen_with_rows(world: World) -> tuple[Cluster, EndpointHandle]:
+    """A walgen timeline of more than one segment."""
+    cluster = await world.start(Topology(wal_segment_size=MIB))
+    endpoint = await cluster.endpoint("main")
+    await write_rows(endpoint)
+    return cluster, endpoint
+
+
+async def write_rows(endpoint: EndpointHandle) -> None:
+    """Each row once in a transaction of twenty, once alone."""
+    for first in range(0, ROWS, 20):
+        await endpoint.txn({key: f"{key} " * 40 for key in range(first, first + 20)})
+        for key in range(first, first + 20):
+            await endpoint.put(key, f"{key} " * 40)
+
+
+def segments_of(cluster: Cluster, node: str, endpoint: EndpointHandle) -> list[Path]:
+    """The WAL segment files of a timeline on a safekeeper's disk, in order."""
+    backend = cluster.world.backend
+    assert isinstance(backend, RealBackend)
+    names = (
+        path
+        for path in (backend.directory / node / "disk").rglob("*")
+        if len(path.name) == 24 and str(endpoint.timeline.timeline_id) in str(path)
+    )
+    return sorted(names)
+
+
+def test_psql_and_psycopg2_talk_to_a_pageserver(run_in):
+    async def story(world: World) -> None:
+        cluster, endpoint = await walgen_with_rows(world)
+        end = await cluster.caught_up(cluster.pageserver(0), endpoint.timeline)
+        where = conninfo(cluster, "ps0", PAGESERVER_LIBPQ_PORT)
+        tenant, timeline = endpoint.timeline
+        command = f"get_page {tenant} {timeline} 1663 16384 16385 0 0 {end}"
+
+        shown = await program("psql", where, "-At", "-c", command)
+        unknown = f"get_page {'0' * 32} {timeline} 1663 16384 16385 0 0 {end}"
+
+        def by_psycopg2() -> tuple[str, str]:
+            connection = psycopg2.connect(where)
+            try:
+                connection.autocommit = True
+                with connection.cursor() as cursor:
+                    cursor.execute(command)
+                    page = cursor.fetchone()[1]
+                    with pytest.raises(psycopg2.Error) as refused:
+                        cursor.execute(unknown)
+                    cursor.execute(command)
+                    assert cursor.fetchone()[1] == page
+                    return page, refused.value.pgcode
+            finally:
+                connection.close()
+
+        page, sqlstate = await asyncio.to_thread(by_psycopg2)
+        assert len(bytes(page)) == 8192
+        assert shown.strip() == f"{end}|\\x" + bytes(page).hex()
+        assert sqlstate == "42704"
+
+    run_in("real", story)
+
+
+def test_pg_waldump_reads_walgen_segments(run_in):
+    async def story(world: World) -> None:
+        cluster, endpoint = await walgen_with_rows(world)
+        start = timeline_spec(cluster, endpoint.timeline).start_lsn
+        end = (await cluster.safekeeper(0).timeline(endpoint.timeline)).commit_lsn
+        segments = segments_of(cluster, "sk0", endpoint)
+        assert len(segments) >= 2
+
+        shown = await program("pg_waldump", "-s", str(start), "-e", str(end), str(segments[0]))
+
+        records = [line for line in shown.splitlines() if line.startswith("rmgr: ")]
+        assert len(records) == ROWS // 20 + ROWS
+        assert all("custom203" in line for line in records)
+        assert "error" not in shown
+
+    run_in("real", story)
+
+
+def test_pg_receivewal_files_equal_the_safekeepers(run_in, tmp_path):
+    async def story(world: World) -> None:
+        cluster = await world.start(Topology(wal_segment_size=MIB))
+        endpoint = await cluster.endpoint("main")
+        tenant, timeline = endpoint.timeline
+        where = conninfo(
+            cluster,
+            "sk0",
+            SAFEKEEPER_LIBPQ_PORT,
+            options=f"-c tenant_id={tenant} -c timeline_id={timeline}",
+        )
+
+        words = ["-D", str(tmp_path), "-d", where, "--no-loop"]
+
+        first = await endpoint.put(1, "received in a first run")
+        await program("pg_receivewal", *words, f"--endpos={first}")
+        await write_rows(endpoint)
+        end = (await cluster.safekeeper(0).timeline(endpoint.timeline)).commit_lsn
+        await program("pg_receivewal", *words, f"--endpos={end}")
+
+        received = {path.name.removesuffix(".partial"): path for path in tmp_path.iterdir()}
+        kept = {path.name: path for path in segments_of(cluster, "sk0", endpoint)}
+        assert received
+        start = timeline_spec(cluster, endpoint.timeline).start_lsn
+        compared = 0
+        for name, path in sorted(received.items()):
+            base = int(name[16:], 16) * MIB
+            low, high = max(start, base), min(end, base + MIB)
+            ours, theirs = kept[name].read_bytes(), path.read_bytes()
+            assert theirs[low - base : high - base] == ours[low - base : high - base]
+            compared += high - low
+        assert compared == end - start
+        assert len(received) >= 2
+
+    run_in("real", story)
+
+
+def test_pgbench_survives_migration_with_its_sums_right(run_in):
+    async def story(world: World) -> None:
+        cluster = await world.start(Topology(pageservers=2))
+        endpoint = await cluster.endpoint("main")
+        await endpoint.put(1, "before")
+        host, port = world.backend.host_port("main", 5432)
+        database = (await endpoint.sql("select current_database()"))[0][0]
+        user = (await endpoint.sql("select current_user"))[0][0]
+        where = ["-h", host, "-p", str(port), "-U", str(user)]
+        await program("pgbench", *where, "-i", "-q", "-s", "2", str(database))
+        old, new = cluster.pageservers
+
+        bench = asyncio.create_task(
+            program("pgbench", *where, "-n", "-c", "4", "-j", "2", "-T", "8", str(database))
+        )
+        await new.attach(endpoint.timeline.tenant_id)
+        await cluster.caught_up(new, endpoint.timeline)
+        await endpoint.move(new)
+        await old.detach(endpoint.timeline.tenant_id)
+        await old.stop()
+        report = await bench
+
+        sums_before = await endpoint.sql(PGBENCH_SUMS)
+        done = int((await endpoint.sql("select count(*) from pgbench_history"))[0][0] or 0)
+        await endpoint.restart()
+        assert "number of failed transactions: 0" in report
+        assert done > 0
+        assert f"number of transactions actually processed: {done}" in report
+        sums = (await endpoint.sql(PGBENCH_SUMS))[0]
+        assert sums == sums_before[0]
+        assert len(set(sums)) == 1
+        assert await endpoint.get(1) == "before"
+
+    run_in("real", story, "postgres")
