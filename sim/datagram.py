@@ -103,21 +103,21 @@ class DatagramTransport(asyncio.DatagramTransport):
         link = self._links.get(target[0])
         if link is None:
             link = self._links[target[0]] = self._loop.network.link(self._address[0], target[0])
-        copies = 1
         if link.doubled_below and (luck := link.draw()) < link.doubled_below:
             if luck < link.lost_below:
                 link.effects.datagrams_lost += 1
                 return
             link.effects.datagrams_duplicated += 1
-            copies = 2
-        loop = self._loop
-        now = loop.environment._now
-        for _ in range(copies):
-            datagram = Datagram(loop, link, self._address, target, data)
-            if link.plain and not link.options.datagram_reordering:
-                loop.environment.ring_at(now + link.latency(), datagram)
-            else:
-                datagram.launch(now)
+            self._launch(link, target, data)
+        self._launch(link, target, data)
+
+    def _launch(self, link: Link, target: Address, data: bytes) -> None:
+        environment = self._loop.environment
+        datagram = Datagram(self._loop, link, self._address, target, data)
+        if link.plain and not link.options.datagram_reordering:
+            environment.ring_at(environment._now + link.latency(), datagram)
+        else:
+            datagram.launch(environment._now)
 
     def receive(self, datagram: Datagram) -> None:
         """A datagram is here; runs as a ready callback of the node."""

@@ -177,7 +177,12 @@ class Endings(UnsupportedApis):
         if not self._closed:
             self._closed = True
             self.push = _drop
+            self.trace.fold()
             self.graveyard.dispose(self, [*self.nodes.dead, *self.nodes.everyone()])
+
+    def has_asyncgens(self) -> bool:
+        """Whether any asynchronous generator is unfinished."""
+        return bool(self._async_generators)
 
     async def shutdown_asyncgens(self) -> None:
         """Close the scenario's own asynchronous generators, oldest first."""

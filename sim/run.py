@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
@@ -27,6 +28,8 @@ def run(
 
 def run_on(loop: SimLoop, main: Callable[[], Coroutine[Any, Any, Result]]) -> Result:
     """The same on a loop of your own, which is closed afterwards; its trace can still be read."""
+    collecting = gc.isenabled()
+    gc.disable()  # The loop collects at moments of its own; see sim.endings.
     try:
         result: Result = loop.run_until_complete(main())
         loop.report_failures()
@@ -38,6 +41,8 @@ def run_on(loop: SimLoop, main: Callable[[], Coroutine[Any, Any, Result]]) -> Re
             _end_tasks(loop)
         finally:
             loop.close()
+            if collecting:
+                gc.enable()
 
 
 def _describe(failures: list[dict[str, Any]]) -> str:
@@ -55,4 +60,5 @@ def _end_tasks(loop: SimLoop) -> None:
         task.cancel()
     if left:
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
-    loop.run_until_complete(loop.shutdown_asyncgens())
+    if loop.has_asyncgens():
+        loop.run_until_complete(loop.shutdown_asyncgens())

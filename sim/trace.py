@@ -38,7 +38,7 @@ class TraceOptions:
     ``None`` keeps all, to find where two runs diverge. Typed events are kept whatever it is.
     """
 
-    entries_max: int | None = 400_000
+    entries_max: int | None = 1_000_000
 
 
 class Trace:
@@ -51,7 +51,7 @@ class Trace:
         self.append: Callable[[Entry], None] = self._pending.append
         self._hash = hashlib.blake2b(digest_size=16)
         self._folded = 0
-        self._chunks: deque[tuple[int, list[Entry]]] = deque()
+        self._chunks: deque[tuple[int, bytes]] = deque()
         self._observations: list[tuple[int, Event]] = []
 
     def observe(self, at_s: float, node: str, kind: str, fields: Mapping[str, Field]) -> None:
@@ -61,17 +61,20 @@ class Trace:
         self.append((at_s, kind, node, tuple(plain.items())))
 
     def fold(self) -> None:
-        """Hash the pending entries; forget chunks of entries that are older than is to be kept."""
+        """Hash the pending entries; keep them, marshalled, as long as they are among the newest."""
         pending = self._pending
         if not pending:
             return
-        self._hash.update(marshal.dumps(pending, _MARSHAL_VERSION)[_LIST_HEADER:])
-        chunks, kept_max = self._chunks, self.options.entries_max
-        chunks.append((self._folded, pending[:]))
+        packed = marshal.dumps(pending, _MARSHAL_VERSION)
+        self._hash.update(memoryview(packed)[_LIST_HEADER:])
+        self._chunks.append((self._folded, packed))
         self._folded += len(pending)
         pending.clear()
-        while kept_max is not None and chunks and self._folded - chunks[0][0] > kept_max:
-            chunks.popleft()
+        kept_max = self.options.entries_max
+        while (
+            kept_max is not None and self._chunks and self._folded - self._chunks[0][0] > kept_max
+        ):
+            self._chunks.popleft()
 
     def digest(self) -> str:
         """32 hex digits that identify everything recorded so far."""
@@ -85,7 +88,7 @@ class Trace:
     def entries(self) -> list[Entry]:
         """The kept raw entries, oldest first."""
         self.fold()
-        return [entry for _, chunk in self._chunks for entry in chunk]
+        return [entry for _, packed in self._chunks for entry in marshal.loads(packed)]
 
     def observations(self) -> list[Event]:
         """Typed events without deliveries, in order."""
@@ -95,11 +98,11 @@ class Trace:
         """Typed events and the kept deliveries, in order; times count from the run's start."""
         self.fold()
         merged = list(self._observations)
-        for first, chunk in self._chunks:
+        for first, packed in self._chunks:
             merged += [
                 (first + index, self._message(entry))
-                for index, entry in enumerate(chunk)
-                if entry[1] is MESSAGE
+                for index, entry in enumerate(marshal.loads(packed))
+                if entry[1] == MESSAGE
             ]
         merged.sort(key=itemgetter(0))
         return [event for _, event in merged]
