@@ -114,6 +114,7 @@ class ForkServer:
 
         def run(control: socket.socket) -> int:
             process.name_thread("seawall-hub")
+            process.set_title("seawall hub")
             asyncio.run(proxy.serve(control, Path(message_path)))
             return 0
 

@@ -63,6 +63,11 @@ class EventFile:
             self._file.write("\n".join(lines) + "\n")
             self._file.flush()
 
+    def close(self) -> None:
+        """Write what is left and close the file."""
+        self.write()
+        self._file.close()
+
 
 def read_log(path: Path, node: str, start_s: float) -> Iterator[LogLine]:
     """Records of a node's log, times counted from ``start_s``; nothing if there is no file."""

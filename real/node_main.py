@@ -86,6 +86,7 @@ def run(plan: NodePlan, channel: socket.socket) -> int:
     directory = Path(plan.directory)
     _redirect(directory / "node.log")
     process.name_thread(plan.name)
+    process.set_title(f"seawall {plan.role} {plan.name}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the harness, which then stops us.
     events = node_log.EventFile(directory / "events.jsonl")
     current_sink.set(events)
@@ -97,7 +98,7 @@ def run(plan: NodePlan, channel: socket.socket) -> int:
         _say(channel, died=f"{type(error).__name__}: {error}")
         return 1
     finally:
-        events.write()
+        events.close()
         logging.shutdown()
     if reason:
         _say(channel, died=reason)

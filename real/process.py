@@ -29,6 +29,20 @@ def name_thread(name: str) -> None:
     _prctl(PR_SET_NAME, name.encode()[:15])
 
 
+def set_title(title: str) -> None:
+    """Show ``title`` as this process's command line (``ps``), cut to the room there is.
+
+    The kernel shows the memory between two addresses it tells (proc(5), ``arg_start``, field 48).
+    """
+    with contextlib.suppress(OSError, ValueError, IndexError):
+        fields = Path("/proc/self/stat").read_text().rpartition(")")[2].split()
+        start, end = int(fields[45]), int(fields[46])
+        assert start < end, "a process has arguments"
+        text = title.encode()[: end - start - 1]
+        ctypes.memset(start, 0, end - start)
+        ctypes.memmove(start, text, len(text))
+
+
 def die_with_parent(parent_pid: int, with_signal: signal.Signals = signal.SIGKILL) -> None:
     """Have the kernel signal this process when its parent ends; ends now if it has already."""
     _prctl(PR_SET_PDEATHSIG, int(with_signal))

@@ -166,13 +166,14 @@ async def _build_directory(options: PostgresOptions, lsn: Lsn) -> None:
         shutil.rmtree(options.data, ignore_errors=True)
         host, _, port = options.pageserver.rpartition(":")
         client = await connect(host, int(port), options=ConnectOptions(timeout_s=60.0))
+        archive = Untar(options.data, owner)
         try:
-            archive = Untar(options.data, owner)
             command = f"fullbackup {options.tenant_id} {options.timeline_id} {lsn}"
             async for data in client.copy_out(command):
                 archive.feed(data)
             archive.finish()
         finally:
+            archive.close()
             await client.close()
         await write_prefix(prefix, lsn, options.data / "pg_wal")
         return True

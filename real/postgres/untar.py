@@ -41,8 +41,15 @@ class Untar:
 
     def finish(self) -> None:
         """The stream is over; ``CorruptData`` if it was cut short."""
+        self.close()
         if not self._ended:
             raise CorruptData(f"the tar stream ended after {self.files} files, without its end")
+
+    def close(self) -> None:
+        """Close the file under way, if any; for streams given up half way."""
+        if self._file is not None:
+            self._file.close()
+            self._file = None
 
     def _step(self) -> bool:
         """Consume something; false when more bytes are needed."""
@@ -54,9 +61,7 @@ class Untar:
             self._left -= taken
             if self._left:
                 return False
-        if self._file is not None:
-            self._file.close()
-            self._file = None
+        self.close()
         if len(self._buffer) < self._padding + _HEADER_BYTES:
             return False
         header = bytes(self._buffer[self._padding : self._padding + _HEADER_BYTES])

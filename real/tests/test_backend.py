@@ -197,9 +197,11 @@ def test_process_and_log_carry_the_node_name(play):
         await start(backend, "sk0")
         comm = f"/proc/{backend.pid('sk0')}/comm"
         found["comm"], found["log"] = map(read, (comm, backend.directory / "sk0" / "node.log"))
+        found["title"] = read(f"/proc/{backend.pid('sk0')}/cmdline").rstrip("\0")
 
     play(story)
     assert found["comm"] == "sk0\n"
+    assert found["title"] == "seawall echo sk0"
     assert re.fullmatch(r"\d+\.\d{6} INFO toy: serving\n", found["log"])
 
 
