@@ -1,6 +1,8 @@
 """Tells the broker how far this safekeeper is, and hears from it how far its peers are.
 
-The broker may be absent for any time: then pageservers find less, and nothing else happens.
+Active timelines are published again and again; an idle one once more when something changed, or
+when a peer turns out to know less, because otherwise that peer would never become idle. The
+broker may be absent for any time: then others find less, and nothing else happens.
 """
 
 from __future__ import annotations
@@ -53,6 +55,7 @@ class BrokerStatus:
         self._timelines = timelines
         self._options = options
         self._news = asyncio.Event()
+        self._published: dict[TenantTimelineId, dict[str, str | int]] = {}
 
     def activity(self, _timeline_id: TenantTimelineId) -> None:
         """A timeline may have become active: do not make pageservers wait for the next round."""
@@ -74,12 +77,14 @@ class BrokerStatus:
 
     async def _publish_all(self) -> None:
         for timeline in self._timelines:
-            if timeline.active:
+            status = self._status(timeline)
+            if timeline.active or self._published.get(timeline.id) != status:
                 await self._broker.publish(
                     broker_key(timeline.id, self._node),
-                    json.dumps(self._status(timeline)).encode(),
+                    json.dumps(status).encode(),
                     ttl_s=max(3 * self._options.broker_publish_s, 3.0),
                 )
+                self._published[timeline.id] = status
 
     def _status(self, timeline: Timeline) -> dict[str, str | int]:
         acceptor = timeline.acceptor
@@ -127,3 +132,8 @@ class BrokerStatus:
             return
         timeline.hear_peer(last_log_term, commit_lsn)
         timeline.hear_remote_consistent(remote_consistent_lsn)
+        acceptor = timeline.acceptor
+        if commit_lsn < acceptor.commit_lsn or (
+            remote_consistent_lsn < acceptor.remote_consistent_lsn
+        ):
+            self._published.pop(timeline.id, None)

@@ -175,6 +175,7 @@ class CallMeMaybe:
                 await client.query(f"callmemaybe {tenant_id} {timeline_id} {self._own_address}")
             finally:
                 await client.close()
+            subscription.failures = 0
         except ShutdownRequested:
             raise
         except ServerError as error:

@@ -28,7 +28,7 @@ class SafekeeperOptions:
     broker_retry_s: float = 1.0
     control_file_save_s: float = 5.0
     recall_s: float = 1.0
-    recall_max_s: float = 10.0
+    recall_max_s: float = 4.0
     recent_wal_bytes: int = 1024 * 1024
     send_bytes_max: int = 128 * 1024
 

@@ -62,7 +62,9 @@ class WalSegments:
             first, last = begin_lsn // self.segment_size, (end_lsn - 1) // self.segment_size
             for segment in range(first, last + 1):
                 if segment not in self._existing:
-                    raise CorruptData(f"{self._path(segment)} is missing; WAL below {end_lsn} is lost")
+                    raise CorruptData(
+                        f"{self._path(segment)} is missing; WAL below {end_lsn} is lost"
+                    )
 
     async def write(self, begin_lsn: Lsn, pieces: Sequence[bytes]) -> None:
         """Write WAL from ``begin_lsn`` on; durable after :meth:`flush`. ``DiskError``."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, TypeVar
 
 from harness.backend import NodeSpec
@@ -13,7 +13,8 @@ from sim.loop import LoopOptions, SimLoop
 from sim.run import run_on
 from storage.http.client import call
 from storage.ids import TenantId, TimelineId
-from storage.lsn import Lsn
+from storage.lsn import INVALID_LSN, Lsn
+from storage.node import NodeMain
 from storage.safekeeper import node as safekeeper
 from storage.tasks import TaskRegistry
 from storage.wal.record import RecordSpec
@@ -79,8 +80,15 @@ class Cluster:
 
     async def eventually(self, check: Callable[[], Awaitable[bool]], within_s: float = 30) -> None:
         async with asyncio.timeout(within_s):
-            while not await check():
+            while not await check():  # noqa: ASYNC110 - what it polls is another process
                 await asyncio.sleep(0.1)
+
+    async def stop(self) -> None:
+        """Every node stops in order and by itself."""
+        for name in self.names:
+            if self.backend.running(name):
+                await self.backend.stop(name, within_s=15)
+                assert self.backend.died(name) is None
 
     async def level(self, lsn: Lsn, *names: str) -> None:
         """Wait until these safekeepers have flushed and committed everything up to ``lsn``."""
@@ -102,7 +110,9 @@ class Cluster:
 class Writer:
     """Writes records and proposes them."""
 
-    def __init__(self, proposer: WalProposer, start_lsn: Lsn, prev_lsn: Lsn = Lsn(0)) -> None:
+    def __init__(
+        self, proposer: WalProposer, start_lsn: Lsn, prev_lsn: Lsn = INVALID_LSN
+    ) -> None:
         self.proposer = proposer
         self.wal = WalWriter(WriterOptions(VERSION, SEGMENT, SYSTEM_ID), start_lsn, prev_lsn)
 
@@ -126,19 +136,23 @@ def run_cluster(
     seed: int = 0,
     count: int = 3,
     world: SimBackendOptions | None = None,
+    roles: Mapping[str, NodeMain] | None = None,
     **options: Any,
 ) -> Result:
     """Run a story on a fresh cluster with its timeline created."""
     loop = SimLoop(seed, LoopOptions())
 
     async def main() -> Result:
-        backend = SimBackend(loop, {"safekeeper": safekeeper.main}, world)
+        mains = {"safekeeper": safekeeper.main, **(roles or {})}
+        backend = SimBackend(loop, mains, world)
         cluster = Cluster(backend, count, **options)
         try:
             await cluster.start()
             await cluster.create()
             async with asyncio.timeout(600):
-                return await story(cluster)
+                result = await story(cluster)
+            await cluster.stop()
+            return result
         finally:
             await cluster.registry.shutdown()
             await backend.close()
