@@ -57,7 +57,6 @@ class EtcdClient:
         self.options = options
         self._channel: Any = None
         self._closed = False
-        self._cancelled: list[Any] = []
 
     async def range(self, prefix: str) -> tuple[list[Found], int]:
         """Live keys with a prefix in order of creation, and the revision of this snapshot."""
@@ -94,7 +93,7 @@ class EtcdClient:
                 await call.write(rpc.LeaseKeepAliveRequest(ID=lease))
                 return await call.read()
             finally:
-                self.end(call)
+                call.cancel()
 
         answer = await self._guard("renewal of a lease", renew())
         if answer is EOF:
@@ -138,25 +137,12 @@ class EtcdClient:
         channel, self._channel = self._channel, None
         if channel is not None:
             await channel.close()
-        for call in self._cancelled:
-            # gRPC ends a call with a task of its own, which must not outlive this client.
-            await call.code()
-
-    def end(self, call: Any) -> None:
-        """Cancel a gRPC call; :meth:`close` waits until it is over."""
-        call.cancel()
-        self._cancelled = [each for each in self._cancelled if not each.done()]
-        self._cancelled.append(call)
 
     async def _call(
         self, what: str, method: Callable[..., Any], request: Any, *, changes: bool = False
     ) -> Any:
         call = method(request, timeout=self.options.timeout_s)
-        try:
-            return await self._guard(what, call, changes=changes)
-        except asyncio.CancelledError:
-            self.end(call)
-            raise
+        return await self._guard(what, call, changes=changes)
 
     async def _guard(self, what: str, work: Awaitable[Any], *, changes: bool = False) -> Any:
         """Await gRPC work and turn what it raises into the port's errors."""
@@ -254,7 +240,7 @@ class EtcdWatch:
 
     def close(self) -> None:
         """End the stream; harmless twice."""
-        self._client.end(self._call)
+        self._call.cancel()
 
     async def _read(self) -> Any:
         answer = await self._client._guard(f"watch of {self._prefix!r}", self._call.read())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 
@@ -50,5 +51,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         return None
     names = inspect.signature(pyfuncitem.obj).parameters
     arguments = {name: pyfuncitem.funcargs[name] for name in names}
-    pyfuncitem.funcargs["lab"].run(lambda: pyfuncitem.obj(**arguments))
+    lab: Any = pyfuncitem.funcargs["lab"]
+    lab.run(lambda: pyfuncitem.obj(**arguments))
     return True

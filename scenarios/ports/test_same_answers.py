@@ -5,6 +5,7 @@ The contract's tests say what must hold; these find what nobody thought of sayin
 
 from __future__ import annotations
 
+import functools
 import random
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -67,16 +68,19 @@ class _DiskProgram:
             case "mkdir" | "unlink" | "rmtree" | "listdir" | "exists" | "sync_dir":
                 return await getattr(disk, verb)(path)
             case "rename":
-                return await disk.rename(path, other)
+                await disk.rename(path, other)
+                return None
         if file is None:
             return None
         match verb:
             case "pwrite":
-                return await file.pwrite(offset, bytes([offset]) * length)
+                await file.pwrite(offset, bytes([offset]) * length)
+                return None
             case "pread":
                 return await file.pread(offset, length)
             case "truncate":
-                return await file.truncate(offset)
+                await file.truncate(offset)
+                return None
         return await getattr(file, verb)()
 
 
@@ -110,7 +114,7 @@ def test_disks_answer_alike(seed: int, servers: Servers, tmp_path: Path) -> None
     def play(lab: Lab) -> Callable[[], Awaitable[list[Answer]]]:
         async def run() -> list[Answer]:
             program = _DiskProgram(lab.disk())
-            return [await _answer(lambda step=step: program.step(step)) for step in steps]
+            return [await _answer(functools.partial(program.step, step)) for step in steps]
 
         return run
 
@@ -151,7 +155,7 @@ def test_buckets_answer_alike(seed: int, servers: Servers, tmp_path: Path) -> No
         async def run() -> list[Answer]:
             store, etags = lab.objects(), list[str]()
             return [
-                await _answer(lambda step=step: _object_step(store, step, etags)) for step in steps
+                await _answer(functools.partial(_object_step, store, step, etags)) for step in steps
             ]
 
         return run
