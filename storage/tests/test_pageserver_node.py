@@ -1,0 +1,445 @@
+"""The pageserver as a node: HTTP API, libpq commands, page streams, stop."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import random
+import tarfile
+from collections.abc import AsyncIterator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+import sim
+from sim.broker import SimBroker
+from sim.clock import SimClock
+from sim.disk import SimDisk
+from sim.object_store import SimObjectStore
+from storage.errors import BadRequest
+from storage.http.client import HttpError, call
+from storage.lsn import Lsn
+from storage.node import NodeContext
+from storage.pageserver import node
+from storage.pageserver.keys import Relation
+from storage.pageserver.page_protocol import (
+    Count,
+    DatabaseSize,
+    Exists,
+    GetPage,
+    Page,
+    PageRequest,
+    PageResponse,
+    Refused,
+    RelationBlocks,
+    parse_request,
+    parse_response,
+)
+from storage.ports import Ports
+from storage.tests.pageserver_world import KV, QUIET, START, TENANT, TIMELINE, KvHistory
+from storage.tests.scripted_safekeeper import ScriptedSafekeeper
+from storage.wire.client import Client, ConnectOptions, connect
+from storage.wire.errors import ServerError
+
+IDS = f"{TENANT} {TIMELINE}"
+PATH = f"/tenant/{TENANT}/timeline/{TIMELINE}"
+
+
+class Node:
+    """The node ``ps0`` with a safekeeper ``sk0`` that it is called by."""
+
+    def __init__(self, loop: sim.SimLoop, options: dict[str, Any]) -> None:
+        self.loop = loop
+        self.history = KvHistory()
+        self.safekeeper = ScriptedSafekeeper("sk0", START, lambda: self.history.wal)
+        self.store = SimObjectStore(loop, random.Random(2))
+        self._disk = SimDisk(loop, random.Random(1))
+        self._broker = SimBroker(loop, random.Random(3))
+        self._options = {**QUIET, "discovery": "callmemaybe", **options}
+        self.context: NodeContext | None = None
+        self.life: asyncio.Task[None] | None = None
+
+    async def start(self) -> None:
+        ports = Ports(
+            self._disk.view(),
+            self.store.view("ps0"),
+            self._broker.view("ps0"),
+            SimClock(self.loop, random.Random(4)),
+            random.Random(5),
+        )
+        context = self.context = NodeContext("ps0", ports, self._options)
+        self.loop.nodes.start("ps0")
+        with self.loop.nodes.acting_as("ps0"):
+            self.life = self.loop.create_task(node.main(context))
+        waiting = self.loop.create_task(context.ready.wait())
+        await asyncio.wait((self.life, waiting), return_when=asyncio.FIRST_COMPLETED)
+        if self.life.done():
+            self.life.result()
+
+    async def stop(self) -> None:
+        assert self.context is not None
+        assert self.life is not None
+        self.context.stopping.set()
+        await self.life
+        self.loop.nodes.crash("ps0")
+
+    async def http(self, method: str, path: str, body: Any = None) -> Any:
+        return await call(method, "ps0", 9898, f"/v1{path}", body, timeout_s=100.0)
+
+    async def client(self) -> Client:
+        return await connect("ps0", 6400, options=ConnectOptions(timeout_s=100.0))
+
+    async def timeline(self, count: int = 0) -> None:
+        """A tenant and a timeline, with so many transactions ingested."""
+        await self.http("POST", f"/tenant/{TENANT}")
+        body = {"timeline_id": TIMELINE, "start_lsn": str(START), "pg_version": 15}
+        await self.http("POST", f"/tenant/{TENANT}/timeline", body)
+        if count:
+            await self.more(count)
+
+    async def more(self, count: int) -> None:
+        self.history.fill(count, seed=len(self.history.ends))
+        self.safekeeper.commit(self.history.end)
+        client = await self.client()
+        await client.query(f"callmemaybe {IDS} {self.safekeeper.address}")
+        await client.query(f"get_page {IDS} 1663 16384 16385 0 0 {self.history.end}")
+        await client.close()
+
+
+def play(story: Callable[[Node], Awaitable[None]], **options: Any) -> None:
+    async def main() -> None:
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, sim.SimLoop)
+        stage = Node(loop, options)
+        loop.nodes.start("sk0")
+        with loop.nodes.acting_as("sk0"):
+            await loop.create_task(stage.safekeeper.listen())
+        await stage.start()
+        await story(stage)
+        await stage.stop()
+        await stage.safekeeper.close()
+
+    sim.run(main, seed=9)
+
+
+# HTTP.
+
+
+def test_the_api_creates_shows_and_ends_tenants() -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(20)
+        end = str(stage.history.end)
+        assert [t["state"] for t in await stage.http("GET", "/tenant")] == ["Active"]
+        shown = await stage.http("GET", PATH)
+        assert shown["state"] == "Active"
+        assert shown["last_record_lsn"] == end
+        assert shown["disk_consistent_lsn"] == str(START)
+        assert shown["initdb_lsn"] == str(START)
+        assert shown["walreceiver"]["state"] == "streaming"
+        assert shown["ancestor_timeline_id"] is None
+
+        shown = await stage.http("POST", f"{PATH}/checkpoint")
+        assert shown["remote_consistent_lsn"] == end
+        kinds = {task["kind"] for task in await stage.http("GET", "/tasks")}
+        assert {"wal_receiver", "layer_flush", "upload", "compaction"} <= kinds
+
+        assert (await stage.http("POST", f"/tenant/{TENANT}/attach"))["state"] == "Active"
+        assert (await stage.http("POST", f"/tenant/{TENANT}/detach"))["state"] == "Detached"
+        with pytest.raises(HttpError) as caught:
+            await stage.http("GET", f"/tenant/{TENANT}")
+        assert (caught.value.status, caught.value.kind) == (404, "not_found")
+        assert caught.value.trace_id
+        await stage.http("POST", f"/tenant/{TENANT}/attach")
+        assert (await stage.http("GET", PATH))["last_record_lsn"] == end
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "timeline_id"),
+        ({"timeline_id": "xyz"}, "xyz"),
+        ({"timeline_id": TIMELINE}, "start_lsn"),
+        ({"timeline_id": TIMELINE, "start_lsn": "0/16", "pg_version": 15}, "0/16"),
+        ({"timeline_id": TIMELINE, "start_lsn": "0/100000", "pg_version": 11}, "11"),
+        ({"timeline_id": TIMELINE, "start_lsn": "0/100000", "speed": 1}, "speed"),
+        ({"timeline_id": TIMELINE, "ancestor_start_lsn": "0/100000"}, "ancestor_timeline_id"),
+        (
+            {"timeline_id": TIMELINE, "ancestor_timeline_id": TIMELINE, "pg_version": 15},
+            "pg_version",
+        ),
+    ],
+)
+def test_bad_requests_are_refused_by_name(body: dict[str, Any], message: str) -> None:
+    async def story(stage: Node) -> None:
+        await stage.http("POST", f"/tenant/{TENANT}")
+        with pytest.raises(HttpError, match=message) as caught:
+            await stage.http("POST", f"/tenant/{TENANT}/timeline", body)
+        assert caught.value.status == 400
+        assert (await stage.http("GET", f"/tenant/{TENANT}"))["timelines"] == []
+
+    play(story)
+
+
+def test_branches_over_http() -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(10)
+        body = {"timeline_id": "c" * 32, "ancestor_timeline_id": TIMELINE}
+        shown = await stage.http("POST", f"/tenant/{TENANT}/timeline", body)
+        assert shown["ancestor_lsn"] == shown["last_record_lsn"] == str(stage.history.end)
+        body = {**body, "timeline_id": "d" * 32, "ancestor_start_lsn": str(Lsn(START - 8))}
+        with pytest.raises(HttpError) as caught:
+            await stage.http("POST", f"/tenant/{TENANT}/timeline", body)
+        assert (caught.value.status, caught.value.kind) == (416, "lsn_out_of_scope")
+
+    play(story)
+
+
+# libpq commands.
+
+
+def test_commands_for_people() -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(20)
+        client = await stage.client()
+        lsn = stage.history.ends[10]
+        for run in (client.query, client.execute):
+            result = await run(f"get_page {IDS} 1663 16384 16385 0 1 {lsn}")
+            page = stage.history.page(1, lsn)
+            assert page is not None
+            assert result.rows == [(str(lsn), "\\x" + page.hex())]
+            (row,) = (await run("status")).rows
+            assert row[:4] == (TENANT, TIMELINE, "Active", str(stage.history.end))
+        await client.close()
+
+    play(story)
+
+
+@pytest.mark.parametrize(
+    ("command", "sqlstate", "message"),
+    [
+        ("destroy everything", "22023", "unknown command 'destroy'"),
+        (f"basebackup {TENANT}", "22023", "takes TENANT TIMELINE"),
+        ("pagestream 12 34", "22023", "'12' is not a TenantId"),
+        (f"pagestream {TIMELINE} {TIMELINE}", "42704", "not attached"),
+        (f"basebackup {TENANT} {TENANT}", "42704", "no timeline"),
+        (f"basebackup {IDS} 0/FFFF8", "22003", "0/FFFF8 is before initdb_lsn 0/100000"),
+        (f"basebackup {IDS} 0/900000", "57P03", "did not reach LSN 0/900000"),
+        (f"fullbackup {IDS}", "22023", "holds no PostgreSQL data directory"),
+        (f"get_page {IDS} 1 2 3 0 9", "42704", "block 9 of relation"),
+        (f"get_page {IDS} 1 2 3 0 x", "22023", "'x' is not a number"),
+        (f"callmemaybe {IDS} nowhere", "22023", "'nowhere' is not the address"),
+        (f"callmemaybe {TIMELINE} {TIMELINE} sk0:5454", "42704", "not attached"),
+    ],
+)
+def test_errors_reach_the_client_and_the_session_lives_on(
+    command: str, sqlstate: str, message: str
+) -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(3)
+        client = await stage.client()
+        for run in (client.query, client.execute):
+            with pytest.raises(ServerError, match=message) as caught:
+                await run(command)
+            assert caught.value.sqlstate == sqlstate
+            assert (await run("status")).tag == "SELECT 1"
+        await client.close()
+
+    play(story, wait_lsn_timeout_s=1.0)
+
+
+def test_a_base_backup_names_the_end_and_the_last_record() -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(20)
+        client = await stage.client()
+        end, older = stage.history.ends[-1], stage.history.ends[-5]
+        prev = stage.history.ends[-2]
+        assert await _signal(client, f"basebackup {IDS}") == f"PREV LSN: {prev}\nLSN: {end}\n"
+        assert await _signal(client, f"basebackup {IDS} {end}") == (
+            f"PREV LSN: {prev}\nLSN: {end}\n"
+        )
+        assert await _signal(client, f"basebackup {IDS} {older}") == (
+            f"PREV LSN: 0/0\nLSN: {older}\n"
+        )
+        await client.close()
+
+    play(story)
+
+
+async def _signal(client: Client, command: str) -> str:
+    data = b"".join([chunk async for chunk in client.copy_out(command)])
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        (member,) = archive.getmembers()
+        assert member.name == "seawall.signal"
+        file = archive.extractfile(member)
+        assert file is not None
+        return file.read().decode()
+
+
+def test_a_failed_import_leaves_nothing() -> None:
+    async def story(stage: Node) -> None:
+        await stage.http("POST", f"/tenant/{TENANT}")
+        client = await stage.client()
+
+        async def garbage() -> AsyncIterator[bytes]:
+            yield b"this is not a tar archive" * 100
+
+        with pytest.raises(ServerError):
+            await client.copy_in(f"import basebackup {IDS} 0/1000000 15", garbage())
+        assert (await stage.http("GET", f"/tenant/{TENANT}"))["timelines"] == []
+        assert (await client.query("status")).rows == []
+        with pytest.raises(ServerError, match="only a basebackup"):
+            await client.query(f"import wal {IDS} 0/1000000 15")
+        assert not [key for key in stage.store.bucket.list("") if TIMELINE in key.key]
+        await client.close()
+
+    play(story)
+
+
+# Page streams.
+
+
+async def ask(client: Client, *requests: PageRequest) -> list[PageResponse]:
+    """Send everything at once, then take the answers."""
+    stream = await client.copy_both(f"pagestream {IDS}")
+    for request in requests:
+        await stream.send(request.encode())
+    answers = []
+    for _ in requests:
+        message = await stream.receive()
+        assert message is not None
+        answers.append(parse_response(message))
+    await stream.done()
+    return answers
+
+
+def test_requests_are_answered_in_order() -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(30)
+        history, end = stage.history, stage.history.end
+        client = await stage.client()
+        lsn = history.ends[12]
+        nobody = Relation(1, 2, 3, 0)
+        answers = await ask(
+            client,
+            GetPage(KV, 2, request_id=7),
+            GetPage(KV, 2, 8, lsn, lsn),
+            Exists(KV, request_id=9),
+            Exists(nobody, request_id=10),
+            RelationBlocks(KV, request_id=11),
+            DatabaseSize(KV, request_id=12),
+            RelationBlocks(nobody, request_id=13),
+            GetPage(KV, 999, request_id=14),
+            GetPage(KV, 0, 15, Lsn(START - 8), Lsn(START - 8)),
+            GetPage(KV, 0, 16, lsn, end),
+            GetPage(KV, 1, 17),
+        )
+        pages = {number: history.page(number, end) for number in range(4)}
+        assert answers[0] == Page(7, end, pages[2] or b"")
+        assert answers[1] == Page(8, lsn, history.page(2, lsn) or b"")
+        assert answers[2:6] == [
+            Count(9, end, 1),
+            Count(10, end, 0),
+            Count(11, end, 4),
+            Count(12, end, 4 * 8192),
+        ]
+        refusals = [a for a in answers[6:10] if isinstance(a, Refused)]
+        assert [(a.request_id, a.sqlstate) for a in refusals] == [
+            (13, "42704"),
+            (14, "42704"),
+            (15, "22003"),
+            (16, "22023"),
+        ]
+        assert answers[10] == Page(17, end, pages[1] or b"")
+        assert (await client.query("status")).tag == "SELECT 1"
+        await client.close()
+
+    play(story)
+
+
+def test_a_stream_outlives_a_detach_and_attach() -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(30)
+        client = await stage.client()
+        stream = await client.copy_both(f"pagestream {IDS}")
+
+        async def once() -> PageResponse:
+            await stream.send(GetPage(KV, 1).encode())
+            message = await stream.receive()
+            assert message is not None
+            return parse_response(message)
+
+        page = await once()
+        assert isinstance(page, Page)
+        await stage.http("POST", f"/tenant/{TENANT}/detach")
+        refused = await once()
+        assert isinstance(refused, Refused)
+        assert refused.sqlstate == "42704"
+        await stage.http("POST", f"/tenant/{TENANT}/attach")
+        assert await once() == page
+        await stream.done()
+        await client.close()
+
+    play(story)
+
+
+def test_requests_survive_their_encoding() -> None:
+    for kind in (GetPage, Exists, RelationBlocks, DatabaseSize):
+        request = kind(KV, 5, 6, Lsn(80), Lsn(7))
+        assert parse_request(request.encode()) == request
+        assert type(parse_request(request.encode())) is kind
+    for message in (b"", b"\x09" + bytes(41), GetPage(KV).encode()[:-1]):
+        with pytest.raises(Exception, match="not a page request"):
+            parse_request(message)
+        with pytest.raises(Exception, match="not a page response"):
+            parse_response(message)
+
+
+# The node's end.
+
+
+def test_the_node_stops_with_clients_inside_and_ships_what_it_has() -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(20)
+        end = stage.history.end
+        idle, waiting = await stage.client(), await stage.client()
+        stream = await idle.copy_both(f"pagestream {IDS}")
+        far = asyncio.ensure_future(
+            waiting.query(f"get_page {IDS} 1663 16384 16385 0 0 {Lsn(end + 800)}")
+        )
+        await asyncio.sleep(1)
+        started = stage.loop.time()
+        await stage.stop()
+        assert stage.loop.time() - started < 4.0
+        with pytest.raises((ServerError, ConnectionError)):
+            await far
+        with pytest.raises((ServerError, ConnectionError)):
+            await stream.receive()
+        await stage.start()
+        await stage.http("POST", f"/tenant/{TENANT}/attach")
+        shown = await stage.http("GET", PATH)
+        assert shown["remote_consistent_lsn"] == shown["last_record_lsn"] == str(end)
+
+    play(story)
+
+
+def test_the_node_stops_while_the_store_is_away() -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(20)
+        stage.store.outage()
+        started = stage.loop.time()
+        await stage.stop()
+        assert stage.loop.time() - started < 10.0
+        stage.store.restore()
+        await stage.start()
+
+    play(story, stop_flush_timeout_s=2.0)
+
+
+def test_a_wrong_option_is_named() -> None:
+    async def story(stage: Node) -> None:
+        raise AssertionError("the node must not start")
+
+    with pytest.raises(BadRequest, match="'speed'"):
+        play(story, speed=9)
