@@ -144,6 +144,23 @@ def test_row_limit_suspends_the_portal() -> None:
     run(story)
 
 
+def test_portals_end_with_the_sync_except_in_a_transaction_block() -> None:
+    async def story(talk: Talk, _world: World) -> None:
+        start = (m.Parse("", "words a b c"), m.Bind("p", ""), m.Execute("p", 2), m.Sync())
+        rest = (m.Execute("p", 2), m.Sync())
+        assert m.PortalSuspended() in await talk.ask(*start)
+        heard = await talk.ask(*rest)
+        assert isinstance(heard[0], m.ErrorResponse)
+        assert heard[0].message == "portal 'p' does not exist"
+        in_block = m.ReadyForQuery(m.TransactionStatus.IN_BLOCK)
+        assert (await talk.ask(m.Query("BEGIN")))[-1] == in_block
+        assert m.PortalSuspended() in await talk.ask(*start)
+        assert await talk.ask(*rest) == [*rows("c"), m.CommandComplete("SELECT 3"), in_block]
+        assert (await talk.ask(m.Query("COMMIT")))[-1] == SYNCED
+
+    run(story)
+
+
 def test_an_error_skips_to_the_sync_and_runs_nothing_on_the_way() -> None:
     async def story(talk: Talk, world: World) -> None:
         upload = (m.Parse("", "copyin"), m.Bind("", ""), m.Execute(""))

@@ -13,10 +13,12 @@ from storage.errors import ProtocolError
 from storage.tasks import TaskKind
 from storage.tests.wire_world import World, wire_world
 from storage.wire import messages as m
+from storage.wire.channel import READ_AHEAD_BYTES, Channel
 from storage.wire.client import ServerError
 from storage.wire.codec import Connection
+from storage.wire.copying import CopyStream
 from storage.wire.server import ServerOptions
-from storage.wire.states import Sender
+from storage.wire.states import Copy, Phase, Progress, Sender
 
 
 def run(story: Callable[[World], Awaitable[None]], options: ServerOptions | None = None) -> None:
@@ -461,6 +463,75 @@ def test_client_refuses_two_commands_at_once_and_closes_on_timeout() -> None:
             await client.query("quiet")
 
     run(story)
+
+
+def test_a_violation_that_a_handler_finds_ends_the_session() -> None:
+    async def story(world: World) -> None:
+        client = await world.connect()
+        with pytest.raises(ServerError, match="no consensus message") as caught:
+            await client.query("violate")
+        assert (caught.value.severity, caught.value.sqlstate) == ("FATAL", "08P01")
+        with pytest.raises(ConnectionError):
+            await client.query("quiet")
+        await asyncio.sleep(1)
+        assert world.server.sessions == 0
+
+    run(story)
+
+
+def test_a_receiver_that_does_not_read_holds_its_sender_and_not_the_memory() -> None:
+    async def story(world: World) -> None:
+        client = await world.connect()
+        stream = await client.copy_both("stall")
+        assert not stream.is_congested
+        sent = 0
+        while not stream.is_congested and sent < 64 << 20:
+            stream.post(bytes(65_536))
+            sent += 65_536
+            await asyncio.sleep(0.01)
+        assert READ_AHEAD_BYTES < sent < 8 << 20
+        (conversation,) = world.server._conversations.values()
+        assert conversation._channel.connection.buffered < READ_AHEAD_BYTES + (1 << 20)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(5):
+                await stream.send(b"one more")
+        client._channel.abort()
+
+    run(story)
+
+
+def test_a_message_larger_than_the_read_ahead_arrives() -> None:
+    async def story(world: World) -> None:
+        client = await world.connect()
+        stream = await client.copy_both("echo")
+        await stream.send(bytes(5 << 20))
+        assert await stream.receive() == bytes(5 << 20)
+        await stream.done()
+        await client.close()
+
+    run(story)
+
+
+class SwallowingTransport(asyncio.Transport):
+    """Takes everything at once, as a socket does whose peer is faster than we are."""
+
+    def write(self, data: bytes | bytearray | memoryview) -> None:
+        """Gone."""
+
+
+def test_a_sender_whose_peer_keeps_up_lets_other_tasks_run() -> None:
+    async def main() -> list[int]:
+        channel = Channel(Sender.CLIENT)
+        channel.connection_made(SwallowingTransport())
+        channel.connection.progress = Progress(Phase.SIMPLE, Copy.BOTH)
+        stream = CopyStream(channel)
+        turns: list[int] = []
+        for number in range(40):
+            asyncio.get_running_loop().call_soon(turns.append, number)
+            await stream.send(bytes(1 << 16))
+        return turns
+
+    assert 30 < len(sim.run(main)) < 40
 
 
 def test_nobody_listens() -> None:

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
-from storage.errors import BadRequest, NotFound, PortError
+from storage.errors import BadRequest, NotFound, PortError, ProtocolError
 from storage.tasks import TaskRegistry
 from storage.wire.client import Client, ConnectOptions, connect
 from storage.wire.messages import Column, TypeOid
@@ -116,6 +116,15 @@ class Commands:
         self.running.set()
         while True:
             await out.send(b"x" * 8192)
+
+    async def do_stall(self, session: Session) -> None:
+        """Open a stream and read nothing of it."""
+        await session.copy_both()
+        await self.do_wait(session)
+
+    async def do_violate(self, session: Session) -> None:
+        """Find the protocol broken."""
+        raise ProtocolError("that was no consensus message")
 
     async def do_wait(self, session: Session) -> None:
         """Wait for something that never comes."""

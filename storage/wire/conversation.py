@@ -149,18 +149,18 @@ class Conversation:
                 case m.CopyData() | m.CopyDone() | m.CopyFail():
                     continue  # Left over from a copy that failed here.
                 case m.Query(sql):
-                    extended.reset()
+                    extended.reset(in_block=self._commands.in_block)
                     await self._guarded(self._simple(session, sql))
                     self._ready()
                 case m.Sync():
-                    extended.sync()
+                    extended.sync(in_block=self._commands.in_block)
                     self._ready()
                 case m.FunctionCall():
                     self._report(NotSupported("function calls are not supported"))
                     self._ready()
                 case _ if self._channel.connection.progress.phase is Phase.EXTENDED:
                     if not await self._guarded(extended.handle(message)):
-                        extended.reset()
+                        extended.reset(in_block=self._commands.in_block)
             await self._channel.drain()
 
     async def _simple(self, session: Session, sql: str) -> None:

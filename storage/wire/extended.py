@@ -78,16 +78,17 @@ class ExtendedQuery:
             case _:
                 raise AssertionError(f"not an extended-protocol message: {message!r}")
 
-    def sync(self) -> None:
-        """End of a series: answer what is pending; portals do not outlive it."""
+    def sync(self, *, in_block: bool) -> None:
+        """End of a series: answer what is pending; portals outlive it in a transaction block."""
         if self.describe_pending is not None:
             self._describe_portal_now(self.describe_pending)
-        self.reset()
+        self.reset(in_block=in_block)
 
-    def reset(self) -> None:
-        """Drop portals and what is pending (Sync, error, simple query)."""
+    def reset(self, *, in_block: bool) -> None:
+        """Drop what is pending and, outside of a block, the portals (Sync, error, Query)."""
         self.describe_pending = None
-        self.portals.clear()
+        if not in_block:
+            self.portals.clear()
 
     def _parse(self, message: m.Parse) -> None:
         statements = text.split_statements(message.sql)

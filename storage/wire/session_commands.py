@@ -66,6 +66,11 @@ class SessionCommands:
         self.status = TransactionStatus.IDLE
         self._commands_in_block = 0
 
+    @property
+    def in_block(self) -> bool:
+        """Whether a transaction block is open."""
+        return self.status is not TransactionStatus.IDLE
+
     def failed(self) -> None:
         """A command failed; a block that is open can only be ended now."""
         if self.status is TransactionStatus.IN_BLOCK:
