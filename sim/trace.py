@@ -18,6 +18,7 @@ from typing import Any
 from harness.backend import Event
 from storage.events import Field
 
+_DIGEST_DIGITS = 32
 _MARSHAL_VERSION = 2  # The newest version whose bytes do not depend on interning and references.
 _LIST_HEADER = 5  # Marshal's type and length: left out, so that chunking does not change digests.
 _PLAIN = (int, str, bool, type(None))
@@ -49,7 +50,7 @@ class Trace:
         self.start_s = start_s
         self._pending: list[Entry] = []
         self.append: Callable[[Entry], None] = self._pending.append
-        self._hash = hashlib.blake2b(digest_size=16)
+        self._hash = hashlib.sha256()
         self._folded = 0
         self._chunks: deque[tuple[int, bytes]] = deque()
         self._observations: list[tuple[int, Event]] = []
@@ -79,7 +80,7 @@ class Trace:
     def digest(self) -> str:
         """32 hex digits that identify everything recorded so far."""
         self.fold()
-        return self._hash.hexdigest()
+        return self._hash.hexdigest()[:_DIGEST_DIGITS]
 
     def __len__(self) -> int:
         """How many entries were recorded, kept or not."""
