@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from harness.cluster import Cluster
 
 FIRST_SEGMENT = 1
-LONG_PAGE_HEADER_BYTES = 40
 
 
 class ComputeHandle(NodeHandle):
@@ -38,11 +37,10 @@ def system_id_of(timeline: TenantTimelineId) -> int:
 
 
 def timeline_spec(cluster: Cluster, timeline: TenantTimelineId) -> TimelineSpec:
-    """A walgen timeline begins with the first record of WAL segment 1."""
+    """A walgen timeline begins with WAL segment 1, page header included."""
     topology = cluster.topology
-    start = FIRST_SEGMENT * topology.wal_segment_size + LONG_PAGE_HEADER_BYTES
     return TimelineSpec(
-        start_lsn=Lsn(start),
+        start_lsn=Lsn(FIRST_SEGMENT * topology.wal_segment_size),
         system_id=system_id_of(timeline),
         pg_version=topology.pg_version,
         wal_segment_size=topology.wal_segment_size,

@@ -20,6 +20,7 @@ from harness.walgen import timeline_spec
 from harness.world import World
 from real.backend import RealBackend
 from real.postgres import binaries
+from storage.lsn import Lsn
 
 ROWS = 1600
 PGBENCH_SUMS = (
@@ -122,8 +123,11 @@ def test_pg_waldump_reads_walgen_segments(run_in):
         end = (await cluster.safekeeper(0).timeline(endpoint.timeline)).commit_lsn
         segments = segments_of(cluster, "sk0", endpoint)
         assert len(segments) >= 2
+        last = next(path for path in segments if int(path.name[16:], 16) == end // MIB)
 
-        shown = await program("pg_waldump", "-s", str(start), "-e", str(end), str(segments[0]))
+        shown = await program(
+            "pg_waldump", "-s", str(start), "-e", str(end), str(segments[0]), last.name
+        )
 
         records = [line for line in shown.splitlines() if line.startswith("rmgr: ")]
         assert len(records) == ROWS // 20 + ROWS
@@ -148,10 +152,10 @@ def test_pg_receivewal_files_equal_the_safekeepers(run_in, tmp_path):
         words = ["-D", str(tmp_path), "-d", where, "--no-loop"]
 
         first = await endpoint.put(1, "received in a first run")
-        await program("pg_receivewal", *words, f"--endpos={first}")
+        await program("pg_receivewal", *words, f"--endpos={Lsn(first - 1)}")
         await write_rows(endpoint)
         end = (await cluster.safekeeper(0).timeline(endpoint.timeline)).commit_lsn
-        await program("pg_receivewal", *words, f"--endpos={end}")
+        await program("pg_receivewal", *words, f"--endpos={Lsn(end - 1)}")
 
         received = {path.name.removesuffix(".partial"): path for path in tmp_path.iterdir()}
         kept = {path.name: path for path in segments_of(cluster, "sk0", endpoint)}
