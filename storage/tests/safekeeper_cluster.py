@@ -110,9 +110,7 @@ class Cluster:
 class Writer:
     """Writes records and proposes them."""
 
-    def __init__(
-        self, proposer: WalProposer, start_lsn: Lsn, prev_lsn: Lsn = INVALID_LSN
-    ) -> None:
+    def __init__(self, proposer: WalProposer, start_lsn: Lsn, prev_lsn: Lsn = INVALID_LSN) -> None:
         self.proposer = proposer
         self.wal = WalWriter(WriterOptions(VERSION, SEGMENT, SYSTEM_ID), start_lsn, prev_lsn)
 
