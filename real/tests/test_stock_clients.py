@@ -14,6 +14,7 @@ import pytest
 
 from harness.cluster import Cluster
 from harness.endpoint_handle import EndpointHandle
+from harness.errors import NotYet
 from harness.nodes import PAGESERVER_LIBPQ_PORT, SAFEKEEPER_LIBPQ_PORT
 from harness.topology import MIB, Topology
 from harness.walgen import timeline_spec
@@ -70,6 +71,19 @@ async def write_rows(endpoint: EndpointHandle) -> None:
             await endpoint.put(key, f"{key} " * 40)
 
 
+async def end_known_to(cluster: Cluster, index: int, endpoint: EndpointHandle) -> Lsn:
+    """Where acknowledged WAL ends, once a safekeeper knows that it is committed."""
+    acknowledged = cluster.world.history.acknowledged_lsn(str(endpoint.timeline))
+
+    async def known() -> None:
+        found = (await cluster.safekeeper(index).timeline(endpoint.timeline)).commit_lsn
+        if found < acknowledged:
+            raise NotYet(f"it knows {found} of {acknowledged}")
+
+    await cluster.world.eventually(known, what=f"safekeeper {index} learns of the last commit")
+    return acknowledged
+
+
 def segments_of(cluster: Cluster, node: str, endpoint: EndpointHandle) -> list[Path]:
     """The WAL segment files of a timeline on a safekeeper's disk, in order."""
     backend = cluster.world.backend
@@ -120,7 +134,7 @@ def test_pg_waldump_reads_walgen_segments(run_in):
     async def story(world: World) -> None:
         cluster, endpoint = await walgen_with_rows(world)
         start = timeline_spec(cluster, endpoint.timeline).start_lsn
-        end = (await cluster.safekeeper(0).timeline(endpoint.timeline)).commit_lsn
+        end = await end_known_to(cluster, 0, endpoint)
         segments = segments_of(cluster, "sk0", endpoint)
         assert len(segments) >= 2
         last = next(path for path in segments if int(path.name[16:], 16) == end // MIB)
@@ -154,7 +168,7 @@ def test_pg_receivewal_files_equal_the_safekeepers(run_in, tmp_path):
         first = await endpoint.put(1, "received in a first run")
         await program("pg_receivewal", *words, f"--endpos={Lsn(first - 1)}")
         await write_rows(endpoint)
-        end = (await cluster.safekeeper(0).timeline(endpoint.timeline)).commit_lsn
+        end = await end_known_to(cluster, 0, endpoint)
         await program("pg_receivewal", *words, f"--endpos={Lsn(end - 1)}")
 
         received = {path.name.removesuffix(".partial"): path for path in tmp_path.iterdir()}
