@@ -143,7 +143,8 @@ class World:
     commands: Commands
 
     async def connect(self, **options: object) -> Client:
-        return await connect(self.host, self.port, options=ConnectOptions(**options))  # type: ignore[arg-type]
+        chosen = ConnectOptions(**options)  # type: ignore[arg-type]
+        return await connect(self.host, self.port, options=chosen)
 
     async def raw(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A bare connection, nothing sent."""
