@@ -14,7 +14,7 @@ from storage.kv import page as kv_page
 from storage.kv.record import INFO_TRANSACTION, KV_RMGR_ID
 from storage.lsn import Lsn
 from storage.pageserver.hooks import PostgresHooks
-from storage.pageserver.keys import Relation
+from storage.pageserver.keys import Key, KeyKind
 from storage.pageserver.modification import Modification
 from storage.pageserver.redo import OPCODE_KV, RedoTable
 from storage.pageserver.timeline import Timeline
@@ -23,6 +23,7 @@ from storage.wal.image import with_lsn
 from storage.wal.reader import RawRecord
 from storage.wal.record import BlockRef, WalRecord, decode
 
+_BLOCK_KIND: Final = int(KeyKind.RELATION_BLOCK)
 _RMGR_XLOG: Final = 0
 _XLOG_NOOP: Final = 0x20
 _XLOG_SWITCH: Final = 0x40
@@ -46,30 +47,23 @@ class WalIngest:
 
         Raises ``CorruptData`` for a record that cannot be understood, and what reads raise.
         """
-        modification = self._modification
         record = decode(raw.raw, raw.lsn, raw.end_lsn, self._timeline.pg_version)
+        if record.rmid == KV_RMGR_ID:
+            changes = kv_changes(record)
+            if self._modification.commit_known_blocks(raw.lsn, raw.end_lsn, changes):
+                return
+        modification = self._modification
         modification.begin(raw.lsn, raw.end_lsn)
         try:
             if record.rmid == KV_RMGR_ID:
-                await self._ingest_kv(modification, record)
+                for key, value in changes:
+                    await modification.put_block(key.owner, key.block, value)
             else:
                 await self._ingest_other(modification, record)
         except BaseException:
             modification.abort()
             raise
         modification.commit()
-
-    async def _ingest_kv(self, modification: Modification, record: WalRecord) -> None:
-        if record.info & 0xF0 != INFO_TRANSACTION or not record.blocks:
-            raise CorruptData(
-                f"key-value record at {record.lsn}: info {record.info:#04x} with "
-                f"{len(record.blocks)} blocks is unknown"
-            )
-        for block in record.blocks:
-            value = kv_value(block, record.end_lsn)
-            relation = Relation(block.space, block.database, block.relation, block.fork)
-            if not modification.put_known_block(relation, block.block, value):
-                await modification.put_block(relation, block.block, value)
 
     async def _ingest_other(self, modification: Modification, record: WalRecord) -> None:
         if self._postgres is not None:
@@ -78,6 +72,23 @@ class WalIngest:
             raise CorruptData(
                 f"record at {record.lsn}: resource manager {record.rmid} is not supported here"
             )
+
+
+def kv_changes(record: WalRecord) -> list[tuple[Key, Value]]:
+    """What a key-value record does to its blocks, each by its key."""
+    if record.info & 0xF0 != INFO_TRANSACTION or not record.blocks:
+        raise CorruptData(
+            f"key-value record at {record.lsn}: info {record.info:#04x} with "
+            f"{len(record.blocks)} blocks is unknown"
+        )
+    lsn = record.end_lsn
+    return [
+        (
+            Key(_BLOCK_KIND, ref.space, ref.database, ref.relation, ref.fork, ref.block),
+            kv_value(ref, lsn),
+        )
+        for ref in record.blocks
+    ]
 
 
 def kv_value(block: BlockRef, lsn: Lsn) -> Value:

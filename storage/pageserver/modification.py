@@ -8,7 +8,7 @@ are cached here, so the common record (one block of a known relation) needs no a
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Protocol
 
 from storage.errors import CorruptData
@@ -29,6 +29,8 @@ from storage.pageserver.redo import (
     RedoTable,
 )
 from storage.pageserver.values import Delta, Image, Removed, Value
+
+_SIZE_KIND = int(KeyKind.RELATION_SIZE)
 
 
 class RecordTarget(Protocol):
@@ -95,6 +97,23 @@ class Modification:
         pending.clear()
         self._open = False
 
+    def commit_known_blocks(
+        self, start_lsn: Lsn, end_lsn: Lsn, changes: Sequence[tuple[Key, Value]]
+    ) -> bool:
+        """Fast path: a whole record that only changes different blocks of known relations.
+
+        ``changes`` are by ``RELATION_BLOCK`` keys. ``False`` (and no effect) if any of them lies
+        outside what the cached sizes cover.
+        """
+        assert not self._open, f"record at {self._start_lsn} is still open"
+        sizes = self._sizes
+        for key, _ in changes:
+            size = sizes.get(Key(_SIZE_KIND, *key[1:5], 0))
+            if size is None or key[5] >= size:
+                return False
+        self._target.apply_record(start_lsn, end_lsn, changes)
+        return True
+
     def abort(self) -> None:
         """Forget the open record and everything it had changed."""
         self._pending.clear()
@@ -125,8 +144,8 @@ class Modification:
     # Relations.
 
     def put_known_block(self, relation: Relation, block: int, value: Value) -> bool:
-        """Fast path: change a block inside a relation whose size is cached; ``False`` if not so."""
-        size = self._sizes.get(Key(KeyKind.RELATION_SIZE, *relation, 0))
+        """Change a block of a relation whose cached size covers it; ``False`` if not so."""
+        size = self._sizes.get(Key(_SIZE_KIND, *relation, 0))
         if size is None or block >= size:
             return False
         self.put(Key(KeyKind.RELATION_BLOCK, *relation, block), value)

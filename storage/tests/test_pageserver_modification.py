@@ -122,19 +122,27 @@ def test_several_changes_of_one_key_become_one_version() -> None:
     asyncio.run(story())
 
 
-def test_the_fast_path_is_taken_only_inside_a_known_relation() -> None:
+def test_the_fast_path_is_taken_only_inside_known_relations() -> None:
     async def story() -> None:
         writer = Writer()
+        changes = [(relation_block(REL, block), Image(page(f"new {block}"))) for block in (0, 1)]
+        fast = writer.modification.commit_known_blocks
+        assert not fast(Lsn(0), Lsn(8), changes)
         with writer as record:
-            assert not record.put_known_block(REL, 0, Image(page("a")))
             await record.put_block(REL, 1, Image(page("a")))
         reads = writer.tip.reads
+        beyond = (relation_block(REL, 2), Image(page("b")))
+        assert not fast(Lsn(8), Lsn(16), [*changes, beyond])
+        assert writer.tip.last_record_lsn == 8
+        assert fast(Lsn(8), Lsn(16), changes)
+        assert writer.tip.reads == reads
+        for block in (0, 1):
+            assert await writer.tip.at(16).relation_block(REL, block) == page(f"new {block}")
+        assert await writer.tip.at(8).relation_block(REL, 0) == ZERO_PAGE
         with writer as record:
-            assert record.put_known_block(REL, 0, Image(page("b")))
             assert record.put_known_block(REL, 1, Image(page("c")))
             assert not record.put_known_block(REL, 2, Image(page("d")))
-        assert writer.tip.reads == reads
-        assert await writer.tip.at(16).relation_block(REL, 0) == page("b")
+        assert await writer.tip.at(24).relation_block(REL, 1) == page("c")
 
     asyncio.run(story())
 
