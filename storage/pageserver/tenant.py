@@ -207,8 +207,8 @@ class Tenant:
             async with asyncio.timeout(within_s):
                 for timeline in living:
                     await timeline.disk_consistent.wait_for(timeline.last_record_lsn)
-                    if not timeline.uploader.superseded:
-                        await timeline.remote_consistent.wait_for(timeline.last_record_lsn)
+                    # Not "until remote_consistent": a superseded uploader never gets there.
+                    await timeline.uploader.wait_idle()
 
     async def remove_files(self) -> None:
         """Remove the local copy of a stopped tenant; ``DiskError``."""
