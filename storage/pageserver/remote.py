@@ -36,6 +36,8 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
+_GENERATION = re.compile(r"-([0-9a-f]{8})(?:\.json)?\Z")
+
 _INDEX = re.compile(r"timelines/([0-9a-f]{32})/index-([0-9a-f]{8})\.json\Z")
 
 
@@ -255,11 +257,18 @@ class RemoteTenant:
         except ObjectMissing:
             raise Conflict(f"{key} was removed by somebody else") from None
 
-    async def delete_older_indexes(self, timeline_id: TimelineId, generation: int) -> None:
-        """Remove what earlier attachments left; only for the newest one."""
-        for older, key in (await self.index_keys()).get(timeline_id, {}).items():
-            if older < generation:
-                await self.delete(key)
+    async def remove_leftovers(self, index: TimelineIndex) -> None:
+        """Remove what earlier attachments left: their indexes, and layers that ``index`` lacks.
+
+        Only for the newest attachment, and only once ``index`` is uploaded.
+        """
+        prefix = f"{self._prefix}timelines/{index.timeline_id}/"
+        listing = await self.persistently(f"listing {prefix}", lambda: self._objects.list(prefix))
+        named = {self.layer_key(index.timeline_id, name) for name, _ in index.layers}
+        for info in listing:
+            generation = _generation_of(info.key)
+            if generation < index.generation and info.key not in named:
+                await self.delete(info.key)
 
     async def put(self, key: str, data: bytes) -> None:
         """Upload an object."""
@@ -272,3 +281,11 @@ class RemoteTenant:
     async def delete(self, key: str) -> None:
         """Delete an object."""
         await self.persistently(f"deletion of {key}", lambda: self._objects.delete(key))
+
+
+def _generation_of(key: str) -> int:
+    """The attachment that wrote an index or a layer; ``CorruptData`` for any other object."""
+    match = _GENERATION.search(key)
+    if match is None:
+        raise CorruptData(f"object {key} is neither an index nor a layer")
+    return int(match[1], 16)

@@ -160,6 +160,7 @@ class Tenants:
     # Attaching in the background.
 
     def _add(self, tenant_id: TenantId) -> Tenant:
+        self._check_running()
         assert tenant_id not in self._tenants, f"tenant {tenant_id} is here already"
         tenant = self._tenants[tenant_id] = Tenant(self._environment, tenant_id)
         return tenant

@@ -56,7 +56,7 @@ class Uploader:
         self._idle = asyncio.Event()
         self._idle.set()
         self._pins: dict[str, ExitStack] = {}
-        self._older_removed = False
+        self._leftovers_removed = False
         self._index_etag: str | None = None
         self.on_uploaded: Uploaded = lambda index: None
         self.superseded = False
@@ -167,9 +167,9 @@ class Uploader:
                 raise
         if not await self._is_newest():
             return
-        if not self._older_removed:
-            await self._remote.delete_older_indexes(self._timeline_id, self.generation)
-            self._older_removed = True
+        if not self._leftovers_removed:
+            await self._remote.remove_leftovers(index)
+            self._leftovers_removed = True
         self.on_uploaded(index)
 
     async def _is_newest(self) -> bool:

@@ -141,6 +141,30 @@ def test_a_put_after_a_delete_of_the_same_name_is_the_last_word() -> None:
     play(story, remote_timeout_s=100.0)
 
 
+def test_what_an_earlier_attachment_left_behind_is_removed() -> None:
+    async def story(rig: Rig) -> None:
+        history = KvHistory()
+        timeline = await rig.timeline()
+        history.fill(20)
+        await ingest(timeline, history)
+        await flush(timeline)
+        (kept,) = (key for key in rig.keys if "/layers/" in key)
+        orphan = kept.replace("-00000001", "-00000000")
+        rig.store.bucket.put(orphan, b"left", if_absent=True, if_etag=None)
+        timeline = (await rig.restart()).timeline(TIMELINE)
+        assert orphan in rig.keys
+        history.fill(20, seed=2)
+        await ingest(timeline, history)
+        await flush(timeline)
+        await timeline.uploader.wait_idle()
+        assert orphan not in rig.keys
+        assert kept in rig.keys
+        assert [key[-13:] for key in rig.keys if "index-" in key] == ["00000002.json"]
+        assert_references_hold(rig)
+
+    play(story)
+
+
 def test_an_index_upload_carried_out_late_does_not_undo_a_newer_one() -> None:
     async def story(rig: Rig) -> None:
         history = KvHistory()
