@@ -132,6 +132,11 @@ class Backend(Protocol):
         """Takes the broker away."""
         ...
 
+    @property
+    def clock_error_s(self) -> float:
+        """How much later than an effect its cause may be dated, between nodes; 0 in sim."""
+        ...
+
     def now_s(self) -> float:
         """Seconds since the run began: virtual in sim, monotonic in real."""
         ...

@@ -64,6 +64,7 @@ class RealBackend:
     """Implements ``harness.backend.Backend``; made inside the loop it is used in."""
 
     world = "real"
+    clock_error_s = 0.25
 
     def __init__(self, session: RealSession, options: RealOptions | None = None) -> None:
         loop = asyncio.get_running_loop()
@@ -234,6 +235,7 @@ class RealBackend:
         if self.running(name):
             raise HarnessError(f"node {name!r} is running; stop or kill it before wiping its disk")
         shutil.rmtree(self._directory.of_node(name) / "disk", ignore_errors=True)
+        self._evidence.note(name, "process", state="wiped")
 
     def running(self, name: str) -> bool:
         """Whether an incarnation runs now (paused counts)."""

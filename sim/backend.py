@@ -96,6 +96,7 @@ class SimBackend:
         self.options = options or SimBackendOptions()
         self.loop = loop
         self.world = "sim"
+        self.clock_error_s = 0.0
         self.abilities = frozenset(
             {Ability.LOSE_UNSYNCED_DATA, Ability.DATAGRAM_LOSS, Ability.VIRTUAL_TIME}
         )
@@ -245,6 +246,7 @@ class SimBackend:
         if node.running:
             raise HarnessError(f"node {name!r} runs; stop or kill it before wiping its disk")
         node.disk.wipe()
+        self.loop.observe(name, "process", {"state": "wiped"})
 
     def running(self, name: str) -> bool:
         """Whether an incarnation of the node runs now (paused counts as running)."""

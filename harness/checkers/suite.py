@@ -8,6 +8,7 @@ from harness.checkers.acknowledged_commits import check_acknowledged_commits, re
 from harness.checkers.commit_order import check_commit_order
 from harness.checkers.linearizable import check_linearizable
 from harness.checkers.logs import check_logs
+from harness.checkers.lsn_order import check_lsn_order
 from harness.checkers.reads_equal_model import check_reads
 from harness.checkers.safekeepers_agree import check_safekeepers_agree
 
@@ -43,5 +44,11 @@ async def stop_everything(world: World) -> None:
 
 
 def check_after_stop(world: World) -> None:
-    """Checks of what a closed run left: every log line is an expected one."""
+    """Checks of what a closed run left: reported LSNs, terms and votes, and every log line."""
+    sizes = {cluster.topology.safekeepers for cluster in world.clusters}
+    check_lsn_order(
+        world.backend.events(),
+        safekeepers=sizes.pop() if len(sizes) == 1 else 0,
+        clock_error_s=world.backend.clock_error_s,
+    )
     check_logs(world.backend.logs(), world.allowances)
