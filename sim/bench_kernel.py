@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import platform
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from sim.bench_figures import PeerFigure, best_of, measure_peer, table
@@ -40,7 +41,7 @@ def run_once(policy: str, rounds: int = _ROUNDS) -> int:
 
 def bench() -> Mapping[str, Any]:
     """Measure, print the table with the peers, and return the figures."""
-    ours = {f"seawall {policy}": best_of(3, lambda p=policy: run_once(p)) for policy in POLICIES}  # type: ignore[misc]
+    ours = {f"seawall {policy}": best_of(3, partial(run_once, policy)) for policy in POLICIES}
     peers = [
         measure_peer("pingpong", "simloop", _ROUNDS // 4),
         PeerFigure("seedloop", None, "has no streams"),

@@ -126,6 +126,8 @@ class Endings(UnsupportedApis):
 
     def call_exception_handler(self, context: dict[str, Any]) -> None:
         """An error that nobody handles; see :meth:`default_exception_handler`."""
+        if self._closed:
+            return
         if self._exception_handler is None:
             self.default_exception_handler(context)
             return
@@ -139,7 +141,7 @@ class Endings(UnsupportedApis):
     def default_exception_handler(self, context: dict[str, Any]) -> None:
         """Log at ERROR as the node that failed; a failure of the scenario also fails the run."""
         owner = self._owner_of_failure(context)
-        if not owner.alive or self._closed:
+        if not owner.alive:
             return
         error = context.get("exception")
         details = [

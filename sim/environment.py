@@ -44,10 +44,9 @@ class SimEnvironment(simpy.Environment):
     def alarm_cancelled(self) -> None:
         """Count one alarm of the heap that was cancelled; rebuild the heap when they dominate."""
         self._cancelled_alarms += 1
-        queue = self._queue
+        queue: Any = self._queue
         if self._cancelled_alarms > _COMPACT_ABOVE and self._cancelled_alarms * 2 > len(queue):
-            live = [entry for entry in queue if entry[1] != _ALARM or not entry[3]._cancelled]  # type: ignore[attr-defined]
-            queue[:] = live
+            queue[:] = [each for each in queue if each[1] != _ALARM or not each[3]._cancelled]
             heapify(queue)
             self._cancelled_alarms = 0
 

@@ -229,9 +229,9 @@ class SimLoop(Networking, Endings):
 
     # Nodes: the kernel's part (see sim.node.Kernel).
 
-    def _admits(self, handle: asyncio.Handle) -> bool:
+    def _admits(self, handle: Any) -> bool:
         """Whether the handle's node runs; parks or buries the handle otherwise."""
-        incarnation: Incarnation | None = handle._context.get(current_incarnation)  # type: ignore[attr-defined]
+        incarnation: Incarnation | None = handle._context.get(current_incarnation)
         if incarnation is None or incarnation.life is Life.RUNNING:
             return True
         if incarnation.life is Life.PAUSED:

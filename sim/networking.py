@@ -6,7 +6,7 @@ import asyncio
 import errno
 import socket
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from harness.backend import HARNESS
 from sim.datagram import DatagramTransport
@@ -17,6 +17,7 @@ from sim.transport import Address
 from sim.unsupported import UnsupportedApis, refuse
 
 if TYPE_CHECKING:
+    from sim.loop import SimLoop
     from sim.network import SimNetwork
     from sim.node import Nodes
 
@@ -28,6 +29,11 @@ class Networking(UnsupportedApis):
 
     network: SimNetwork
     nodes: Nodes
+
+    @property
+    def _whole(self) -> SimLoop:
+        """This loop, all parts of it."""
+        return cast("SimLoop", self)
 
     async def create_connection(  # type: ignore[override]  # noqa: PLR0913
         self,
@@ -47,7 +53,7 @@ class Networking(UnsupportedApis):
         own = current_node()
         target = (own if host in _OWN_NAMES else host, _port_number(port))
         source_port = local_addr[1] if local_addr else self.network.host(own).free_port()
-        return await Dial(self, (own, source_port), target).connect(protocol_factory)  # type: ignore[arg-type]
+        return await Dial(self._whole, (own, source_port), target).connect(protocol_factory)
 
     async def create_server(  # type: ignore[override]  # noqa: PLR0913
         self,
@@ -66,8 +72,8 @@ class Networking(UnsupportedApis):
         listeners = []
         for name in dict.fromkeys(self._bind_name(each) for each in names):
             number = _port_number(port or 0) or self.network.host(name).free_port()
-            listeners.append(Listener(self, protocol_factory, (name, number)))  # type: ignore[arg-type]
-        server = SimServer(self, listeners)  # type: ignore[arg-type]
+            listeners.append(Listener(self._whole, protocol_factory, (name, number)))
+        server = SimServer(self._whole, listeners)
         if start_serving:
             await server.start_serving()
         return server
@@ -87,7 +93,7 @@ class Networking(UnsupportedApis):
         host = self._bind_name(name)
         number = _port_number(port) or self.network.host(host).free_port()
         protocol = protocol_factory()
-        transport = DatagramTransport(self, protocol, ((host, number), remote_addr))  # type: ignore[arg-type]
+        transport = DatagramTransport(self._whole, protocol, ((host, number), remote_addr))
         protocol.connection_made(transport)
         return transport, protocol
 
