@@ -138,7 +138,7 @@ class CallMeMaybe:
         """Whether that pageserver streams from here now."""
         timeline = self._timelines.find(subscription.timeline_id)
         host, _ = _host_and_port(subscription.pageserver)
-        return timeline is not None and timeline.has_reader(host)
+        return timeline is not None and timeline.connections.has_reader(host)
 
     def _is_wanted(self, subscription: Subscription) -> bool:
         """Whether to call now."""

@@ -109,7 +109,7 @@ async def _close(timelines: Timelines) -> None:
 async def _tick_always(timelines: Timelines, period_s: float) -> None:
     while not await sleep_unless_shutdown(period_s):
         for timeline in timelines:
-            timeline.tick()
+            timeline.connections.tick()
 
 
 async def _save_always(timelines: Timelines, period_s: float) -> None:

@@ -32,17 +32,17 @@ class PushSession:
     async def run(self) -> None:
         """Returns when the proposer ends the copy. Raises ``ProtocolError``, ``ConnectionError``,
         ``NotReady``: then the proposer has to start over."""
-        number = self._timeline.add_pusher(self)
+        number = self._timeline.connections.add_pusher(self)
         try:
             async with asyncio.timeout(None) as self._deadline:
-                await self._converse(number)
+                await self._converse()
         except TimeoutError:
             raise ProtocolError(self._reason) from None
         finally:
             self._deadline = None
-            self._timeline.remove_pusher(number)
+            self._timeline.connections.remove_pusher(number)
 
-    async def _converse(self, number: int) -> None:
+    async def _converse(self) -> None:
         loop = asyncio.get_running_loop()
         self._heard_at = loop.time()
         greeted = False
@@ -52,10 +52,12 @@ class PushSession:
             if not greeted and not isinstance(message, ProposerGreeting):
                 raise ProtocolError(f"{type(message).__name__} before the greeting")
             greeted = True
-            await self._timeline.handle(number, message)
+            await self._timeline.handle(self, message)
 
     def post(self, message: AcceptorMessage) -> None:
-        """Answer the proposer; a connection that is lost is noticed by the reader."""
+        """Answer the proposer; one whose connection is over needs no answer any more."""
+        if self._deadline is None:
+            return
         try:
             self._stream.post(encode(message))
         except ConnectionError as error:

@@ -74,11 +74,11 @@ class WalSender:
             tenant_id=self._timeline.id.tenant_id,
             timeline_id=self._timeline.id.timeline_id,
         )
-        number = self._timeline.add_reader(self)
+        number = self._timeline.connections.add_reader(self)
         try:
             await self._send_always(now_us)
         finally:
-            self._timeline.remove_reader(number)
+            self._timeline.connections.remove_reader(number)
             self._wakeups.unsubscribe(self._subscription)
             listener.cancel()
             await asyncio.wait([listener])
@@ -124,7 +124,7 @@ class WalSender:
         """Whether this pageserver needs nothing more: decided by its own latest feedback."""
         timeline = self._timeline
         return (
-            timeline.pushers == 0
+            timeline.connections.pushers == 0
             and self.position >= timeline.acceptor.commit_lsn
             and self.remote_consistent_lsn >= timeline.acceptor.commit_lsn
         )

@@ -11,15 +11,16 @@ import asyncio
 import hashlib
 import logging
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any
 
-from storage.consensus.messages import AcceptorMessage, AppendRequest, ProposerMessage
+from storage.consensus.messages import AppendRequest, ProposerMessage
 from storage.consensus.wal_run import WalRun
 from storage.errors import BadRequest, NotReady, PortError
 from storage.events import emit
 from storage.ids import TenantTimelineId
 from storage.log import one_line
 from storage.lsn import Lsn
+from storage.safekeeper.connections import Connections, Pusher
 from storage.safekeeper.control import ControlFile
 from storage.safekeeper.environment import Environment
 from storage.safekeeper.segments import WalSegments
@@ -38,39 +39,6 @@ from storage.wal.validate import WalRange, find_end_of_wal
 logger = logging.getLogger(__name__)
 
 _DIGEST_BYTES = 1024 * 1024
-
-
-class Pusher(Protocol):
-    """A proposer's connection."""
-
-    def post(self, message: AcceptorMessage) -> None:
-        """Send an answer without waiting for the peer to take it."""
-        ...
-
-    def hang_up(self, reason: str) -> None:
-        """End the conversation; the proposer will come back."""
-        ...
-
-    def tick(self) -> None:
-        """Time passes: hang up if the proposer has been silent for too long."""
-        ...
-
-
-class Reader(Protocol):
-    """A stream of WAL that leaves; ``name`` is the client's application name."""
-
-    @property
-    def name(self) -> str:
-        """Who it is."""
-        ...
-
-    def tick(self) -> None:
-        """Time passes: show and ask for a sign of life."""
-        ...
-
-    def describe(self) -> dict[str, str | int | bool | None]:
-        """For people and tests."""
-        ...
 
 
 class Timeline:
@@ -97,11 +65,8 @@ class Timeline:
         self._disk_lock = asyncio.Lock()
         self._accepted = asyncio.Event()
         self._recent = WalRun(acceptor.flush_lsn)
-        self._pushers: dict[int, Pusher] = {}
-        self._unanswered: dict[int, Pusher] = {}
-        self._pushers_added = 0
-        self._readers: dict[int, Reader] = {}
-        self._readers_added = 0
+        self.connections = Connections(lambda: environment.on_activity(self.id))
+        self._unanswered: list[Pusher] = []
         self._commit_shown = acceptor.commit_lsn
         self._remote_shown = acceptor.remote_consistent_lsn
         environment.spawn(TaskKind.DISK, "wal flusher", self._flush_always(), self.id)
@@ -126,78 +91,35 @@ class Timeline:
 
     # ---- proposers
 
-    def add_pusher(self, pusher: Pusher) -> int:
-        """A proposer has connected; the number is for :meth:`remove_pusher`."""
-        self._pushers_added += 1
-        self._pushers[self._pushers_added] = pusher
-        self._environment.on_activity(self.id)
-        return self._pushers_added
-
-    def remove_pusher(self, number: int) -> None:
-        """The proposer's connection is gone."""
-        removed = self._pushers.pop(number, None)
-        assert removed is not None, f"pusher {number} is removed twice"
-        self._unanswered.pop(number, None)
-        self._environment.on_activity(self.id)
-
-    def add_reader(self, reader: Reader) -> int:
-        """Somebody streams WAL from here; the number is for :meth:`remove_reader`."""
-        self._readers_added += 1
-        self._readers[self._readers_added] = reader
-        return self._readers_added
-
-    def remove_reader(self, number: int) -> None:
-        """The stream has ended."""
-        removed = self._readers.pop(number, None)
-        assert removed is not None, f"reader {number} is removed twice"
-        self._environment.on_activity(self.id)
-
-    def has_reader(self, name: str) -> bool:
-        """Whether a client of this name streams WAL from here now."""
-        return any(reader.name == name for reader in self._readers.values())
-
-    def readers(self) -> list[dict[str, str | int | bool | None]]:
-        """Who streams now."""
-        return [reader.describe() for reader in self._readers.values()]
-
-    def tick(self) -> None:
-        """Time passes, for every connection of this timeline."""
-        connections: list[Pusher | Reader] = [*self._pushers.values(), *self._readers.values()]
-        for connection in connections:
-            connection.tick()
-
-    @property
-    def pushers(self) -> int:
-        """Number of proposers connected."""
-        return len(self._pushers)
-
     @property
     def active(self) -> bool:
         """Whether anybody may still need something of this timeline: a proposer writes, or a
         pageserver has not got all that is committed into remote storage."""
-        return bool(self._pushers) or self.acceptor.remote_consistent_lsn < self.acceptor.commit_lsn
+        lacking = self.acceptor.remote_consistent_lsn < self.acceptor.commit_lsn
+        return lacking or self.connections.pushers > 0
 
-    async def handle(self, number: int, message: ProposerMessage) -> None:
+    async def handle(self, pusher: Pusher, message: ProposerMessage) -> None:
         """Take a proposer's message; answers go to its pusher, at once or after a flush.
 
         Raises ``ProtocolError`` or ``NotReady`` (disk): the conversation cannot go on.
         """
         if not isinstance(message, AppendRequest):
             await asyncio.shield(
-                self._environment.result_of(self._decide(number, message), self.id)
+                self._environment.result_of(self._decide(pusher, message), self.id)
             )
             return
         async with self._lock:
             for effect in self.acceptor.step(message):
                 assert isinstance(effect, Reply), "appending needs no disk work before an answer"
-                self._pushers[number].post(effect.message)
+                pusher.post(effect.message)
             if message.data:
-                self._unanswered[number] = self._pushers[number]
+                if pusher not in self._unanswered:
+                    self._unanswered.append(pusher)
                 self._accepted.set()
             else:
                 self._show_progress()
 
-    async def _decide(self, number: int, message: ProposerMessage) -> None:
+    async def _decide(self, pusher: Pusher, message: ProposerMessage) -> None:
         """A step of an election: everything accepted before is durable first, then its effects."""
         async with self._lock:
             if self.acceptor.must_flush_before(message):
@@ -206,13 +128,13 @@ class Timeline:
             effects = self.acceptor.step(message)
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"an election of {self.id}"):
-                    await self._carry_out(effects, self._pushers.get(number))
+                    await self._carry_out(effects, pusher)
             if self.acceptor.term != term:
                 emit("term", **self._ids, term=self.acceptor.term)
             self._show_progress()
             self.flush_wakeups.notify()
 
-    async def _carry_out(self, effects: Sequence[Effect], pusher: Pusher | None) -> None:
+    async def _carry_out(self, effects: Sequence[Effect], pusher: Pusher) -> None:
         """In order, so that nothing is told before it is durable."""
         try:
             for effect in effects:
@@ -222,8 +144,7 @@ class Timeline:
                     case TruncateWal(end_lsn):
                         await self._truncate(end_lsn)
                     case Reply(message):
-                        if pusher is not None:
-                            pusher.post(message)
+                        pusher.post(message)
         except PortError as error:
             self.acceptor.write_failed()
             raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
@@ -249,8 +170,7 @@ class Timeline:
                 await self._flush()
             except NotReady as error:
                 logger.info("%s", one_line(error))
-                for pusher in list(self._pushers.values()):
-                    pusher.hang_up(str(error))
+                self.connections.hang_up(str(error))
 
     async def _flush(self) -> None:
         """Write and sync as one all that was accepted, then answer for it. ``NotReady`` (disk)."""
@@ -275,9 +195,9 @@ class Timeline:
         surplus_end = self._recent.end_lsn - self._environment.options.recent_wal_bytes
         if surplus_end > self._recent.begin_lsn:
             self._recent.forget(Lsn(surplus_end))
-        unanswered, self._unanswered = self._unanswered, {}
+        unanswered, self._unanswered = self._unanswered, []
         response = self.acceptor.append_response()
-        for pusher in unanswered.values():
+        for pusher in unanswered:
             pusher.post(response)
         emit("lsn", **self._ids, name="flush_lsn", value=self.acceptor.flush_lsn)
         self.flush_wakeups.notify()
@@ -292,7 +212,7 @@ class Timeline:
             self._commit_shown = acceptor.commit_lsn
             emit("lsn", **self._ids, name="commit_lsn", value=acceptor.commit_lsn)
             self.commit_wakeups.notify()
-            if not self._pushers:
+            if self.connections.pushers == 0:
                 self._environment.on_activity(self.id)
         if acceptor.remote_consistent_lsn != self._remote_shown:
             self._remote_shown = acceptor.remote_consistent_lsn
@@ -363,8 +283,8 @@ class Timeline:
                 for switch in acceptor.durable_history().switches
             ],
             "active": self.active,
-            "proposers": self.pushers,
-            "readers": self.readers(),
+            "proposers": self.connections.pushers,
+            "readers": self.connections.readers(),
         }
 
     async def digest(self, from_lsn: Lsn, until_lsn: Lsn) -> str:

@@ -1,42 +1,23 @@
 """A world for the two pure cores: random schedules, crashes, lost sync, late messages, and laws.
 
-Records are 8 bytes (term, number, author). A disk keeps slots; slots written since the last
-flush survive a crash one by one, by chance. Connections lose nothing but may break at any time,
-and what an acceptor has already received on a broken one may still be handled later.
+Connections lose nothing but may break at any time, and what an acceptor has already received on a
+broken one may still be handled later. Disks are those of ``consensus_node``.
 """
 
 from __future__ import annotations
 
 import random
-import struct
 from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from storage.consensus import messages
 from storage.errors import ProtocolError
-from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
 from storage.safekeeper import state as sk
+from storage.tests.consensus_node import RECORD, START, TENANT, TIMELINE, Node, require
 from storage.walproposer import campaign as effects
 from storage.walproposer.campaign import CampaignOptions, PeerPhase, Phase
 from storage.walproposer.state import Campaign
-
-START = Lsn(0x1000)
-RECORD = struct.Struct(">HIH")
-TENANT, TIMELINE = TenantId("a" * 32), TimelineId("b" * 32)
-
-
-class LawBroken(AssertionError):
-    """An invariant of the protocol does not hold."""
-
-
-def require(condition: bool, law: str) -> None:
-    if not condition:
-        raise LawBroken(law)
-
-
-class Crash(Exception):
-    """The node dies between two effects."""
 
 
 @dataclass
@@ -49,57 +30,6 @@ class Wire:
     to_acceptor: deque[bytes] = field(default_factory=deque)
     to_proposer: deque[bytes] = field(default_factory=deque)
     broken: bool = False
-
-
-class Node:
-    """One acceptor with its disk."""
-
-    def __init__(self, number: int, members: tuple[str, ...]) -> None:
-        identity = sk.TimelineIdentity(TENANT, TIMELINE, START, 7, 16, 1 << 20, members)
-        self.number = number
-        self.control = sk.ControlState.created(identity)
-        self.platter: dict[int, bytes] = {}
-        self.cache: dict[int, bytes] = {}
-        self.boot()
-
-    def boot(self) -> None:
-        end = int(self.control.commit_lsn)
-        while end in self.platter:
-            end += RECORD.size
-        self.core = sk.Acceptor(self.number, self.control, Lsn(end))
-        self.commit_seen = self.core.commit_lsn
-
-    def crash(self, chance: random.Random) -> None:
-        for lsn, record in self.cache.items():
-            if chance.random() < 0.5:
-                self.platter[lsn] = record
-        self.cache.clear()
-        self.boot()
-
-    def write(self, batch: sk.WriteBatch) -> None:
-        lsn = int(batch.begin_lsn)
-        data = b"".join(batch.pieces)
-        for offset in range(0, len(data), RECORD.size):
-            self.cache[lsn + offset] = data[offset : offset + RECORD.size]
-
-    def sync(self) -> None:
-        self.platter.update(self.cache)
-        self.cache.clear()
-
-    def truncate(self, end: int) -> None:
-        for slots in (self.platter, self.cache):
-            for lsn in [lsn for lsn in slots if lsn >= end]:
-                del slots[lsn]
-
-    def flush(self) -> None:
-        batch = self.core.take_batch()
-        if batch is not None:
-            self.write(batch)
-            self.sync()
-            self.core.flushed(batch)
-
-    def read(self, begin: int, end: int) -> bytes:
-        return b"".join(self.platter[lsn] for lsn in range(begin, end, RECORD.size))
 
 
 @dataclass
@@ -441,35 +371,3 @@ class World:
             for lsn in range(switch.lsn, until, RECORD.size):
                 term = RECORD.unpack(node.platter[lsn])[0]
                 require(term == switch.term, f"{name}: record of term {term} in {switch.term}")
-
-
-def run_schedule(seed: int, members: int, steps: int) -> World:
-    """Chaos, then a healthy time in which one proposer must win, commit, and level everybody."""
-    world = World(seed, members)
-    for _ in range(steps):
-        world.step()
-    settle(world)
-    return world
-
-
-def settle(world: World) -> None:
-    """Only one proposer is left, nothing fails any more: everything must be committed."""
-    for author in world.authors[1:]:
-        for wire in author.wires.values():
-            wire.broken = True
-        world.authors.remove(author)
-    before = len(world.committed)
-    for _ in range(6000):
-        world.step(chaos=False)
-        (author,) = world.authors
-        core = author.campaign
-        if (
-            core.phase is Phase.LEADING
-            and len(world.committed) > before
-            and all(
-                node.core.flush_lsn == node.core.commit_lsn == core.log.end_lsn
-                for node in world.nodes.values()
-            )
-        ):
-            return
-    raise LawBroken("a healthy cluster must commit and level all safekeepers")

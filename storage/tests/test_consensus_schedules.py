@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 
 from storage.safekeeper.state import Acceptor
-from storage.tests.consensus_model import run_schedule
+from storage.tests.consensus_schedule import run_schedule
 from storage.walproposer.state import Campaign
 
 STEPS = 350
