@@ -262,9 +262,7 @@ def test_remote_consistency_is_monotone_and_never_beyond_the_commit():
 
 
 def test_a_term_is_a_logs_term_once_the_log_reaches_its_start():
-    core = acceptor(
-        flush=104, term=2, term_history=elected(2, 108, None, (1, 100)).term_history
-    )
+    core = acceptor(flush=104, term=2, term_history=elected(2, 108, None, (1, 100)).term_history)
     assert core.last_log_term == 1
     core.step(elected(2, 108, 104, (1, 100)))
     core.step(append(2, 104, b"1234"))
