@@ -2,6 +2,7 @@
 
 import asyncio
 import dataclasses
+import socket
 
 import pytest
 
@@ -41,6 +42,25 @@ def test_an_endpoint_nobody_listens_on_is_named():
     assert "put of 'k' at http://127.0.0.1:1 got no answer" in str(error)
     assert "running and reachable" in str(error)
     assert not error.may_have_happened
+
+
+def test_a_server_that_never_reads_is_given_up():
+    """Neither connecting nor writing fails there: only the time of the whole request ends it."""
+
+    async def main():
+        with socket.create_server(("127.0.0.1", 0)) as deaf:
+            endpoint = f"http://127.0.0.1:{deaf.getsockname()[1]}"
+            store = S3ObjectStore(
+                dataclasses.replace(NOBODY, endpoint=endpoint, request_timeout_s=0.2)
+            )
+            with pytest.raises(ObjectStoreError, match="timed out") as raised:
+                await store.put("k", bytes(30_000_000))
+            await store.close()
+        # The reset that follows ends the connection, which still has bytes to send.
+        await asyncio.sleep(0.1)
+        return raised.value.may_have_happened
+
+    assert asyncio.run(main())
 
 
 def test_a_missing_bucket_is_not_a_missing_object(s3):

@@ -195,16 +195,20 @@ async def test_a_cancelled_campaign_leaves_nothing(lab: Lab) -> None:
     leader = await _leads(broker, "a")
     waiting = asyncio.ensure_future(other.campaign("election", "b", ttl_s=LONG_S))
     await _candidates(broker, 2)
-    tasks_before = len(asyncio.all_tasks())
+    assert "lease of b in election" in _task_names()
 
     waiting.cancel()
     with pytest.raises(asyncio.CancelledError):
         await waiting
 
     assert len(await broker.get("election/")) == 1
-    assert len(asyncio.all_tasks()) < tasks_before
+    assert "lease of b in election" not in _task_names()
     await leader.resign()
     assert await broker.leader("election") is None
+
+
+def _task_names() -> list[str]:
+    return [task.get_name() for task in asyncio.all_tasks()]
 
 
 async def test_a_campaign_cancelled_at_any_moment_leaves_nothing(lab: Lab) -> None:
@@ -259,7 +263,7 @@ async def test_a_leader_that_is_cut_off_learns_it(lab: Lab) -> None:
     replaced_before = waiting.done()
     new = await waiting
 
-    assert learned_s <= SHORT_S + 0.3
+    assert learned_s <= SHORT_S + SLACK_S
     assert not replaced_before
     assert new.fencing_token > old.fencing_token
     await lab.heal_broker("a")
@@ -286,6 +290,7 @@ async def test_an_outage_is_an_error_and_ends(lab: Lab) -> None:
 
     await lab.broker_restore()
     await _eventually_publishes(broker, "after")
+    await _eventually_publishes(other, "after")
 
     async with other.subscribe("after") as updates:
         await _until(updates, "after", b"")

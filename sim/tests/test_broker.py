@@ -243,6 +243,20 @@ def test_a_paused_leader_loses_its_lease_and_learns_it_when_it_resumes():
     run(test)
 
 
+def test_a_leader_that_is_cut_off_knows_before_its_lease_can_end():
+    async def test(broker, loop):
+        leadership = await broker.view("a").campaign("e", "a", ttl_s=3.0)
+        await asyncio.sleep(10)
+        broker.cut("a")
+        cut_s = loop.time()
+        await leadership.lost()
+        assert 2.0 - 0.01 <= loop.time() - cut_s <= 3.0
+        assert await broker.admin().leader("e") == "a"
+
+    for seed in range(10):
+        run(test, seed)
+
+
 def test_two_leaders_may_believe_in_themselves_but_their_tokens_tell_them_apart():
     """A leader whose clock stood still still leads in its own eyes: check the token."""
 

@@ -274,6 +274,20 @@ def test_sync_dir_settles_what_its_names_were_built_upon():
     assert names_after(story) == {("a/h",)}
 
 
+def test_sync_dir_settles_a_move_between_two_other_directories_that_its_own_was_built_upon():
+    async def story(disk, view):
+        for name in "abc":
+            await view.mkdir(name)
+        await view.sync_dir("")
+        await write(view, "a/f", b"x", sync=True)
+        await view.rename("a/f", "b/g")
+        await view.rename("b/g", "c/h")
+        await view.sync_dir("c")
+
+    assert names_after(story, loss=Loss.EVERYTHING) == {("c/h",)}
+    assert names_after(story) == {("c/h",)}
+
+
 def test_a_file_never_gets_two_names():
     async def story(disk, view):
         await write(view, "a", b"x", sync=True)
