@@ -1,126 +1,22 @@
-"""The pageserver as a node: HTTP API, libpq commands, page streams, stop."""
+"""The pageserver as a node: HTTP API, libpq commands, stop."""
 
 from __future__ import annotations
 
 import asyncio
 import io
-import random
 import tarfile
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-import sim
-from sim.broker import SimBroker
-from sim.clock import SimClock
-from sim.disk import SimDisk
-from sim.object_store import SimObjectStore
 from storage.errors import BadRequest
-from storage.http.client import HttpError, call
+from storage.http.client import HttpError
 from storage.lsn import Lsn
-from storage.node import NodeContext
-from storage.pageserver import node
-from storage.pageserver.keys import Relation
-from storage.pageserver.page_protocol import (
-    Count,
-    DatabaseSize,
-    Exists,
-    GetPage,
-    Page,
-    PageRequest,
-    PageResponse,
-    Refused,
-    RelationBlocks,
-    parse_request,
-    parse_response,
-)
-from storage.ports import Ports
-from storage.tests.pageserver_world import KV, QUIET, START, TENANT, TIMELINE, KvHistory
-from storage.tests.scripted_safekeeper import ScriptedSafekeeper
-from storage.wire.client import Client, ConnectOptions, connect
+from storage.tests.pageserver_node import IDS, PATH, Node, play
+from storage.tests.pageserver_world import START, TENANT, TIMELINE
+from storage.wire.client import Client
 from storage.wire.errors import ServerError
-
-IDS = f"{TENANT} {TIMELINE}"
-PATH = f"/tenant/{TENANT}/timeline/{TIMELINE}"
-
-
-class Node:
-    """The node ``ps0`` with a safekeeper ``sk0`` that it is called by."""
-
-    def __init__(self, loop: sim.SimLoop, options: dict[str, Any]) -> None:
-        self.loop = loop
-        self.history = KvHistory()
-        self.safekeeper = ScriptedSafekeeper("sk0", START, lambda: self.history.wal)
-        self.store = SimObjectStore(loop, random.Random(2))
-        self._disk = SimDisk(loop, random.Random(1))
-        self._broker = SimBroker(loop, random.Random(3))
-        self._options = {**QUIET, "discovery": "callmemaybe", **options}
-        self.context: NodeContext | None = None
-        self.life: asyncio.Task[None] | None = None
-
-    async def start(self) -> None:
-        ports = Ports(
-            self._disk.view(),
-            self.store.view("ps0"),
-            self._broker.view("ps0"),
-            SimClock(self.loop, random.Random(4)),
-            random.Random(5),
-        )
-        context = self.context = NodeContext("ps0", ports, self._options)
-        self.loop.nodes.start("ps0")
-        with self.loop.nodes.acting_as("ps0"):
-            self.life = self.loop.create_task(node.main(context))
-        waiting = self.loop.create_task(context.ready.wait())
-        await asyncio.wait((self.life, waiting), return_when=asyncio.FIRST_COMPLETED)
-        if self.life.done():
-            self.life.result()
-
-    async def stop(self) -> None:
-        assert self.context is not None
-        assert self.life is not None
-        self.context.stopping.set()
-        await self.life
-        self.loop.nodes.crash("ps0")
-
-    async def http(self, method: str, path: str, body: Any = None) -> Any:
-        return await call(method, "ps0", 9898, f"/v1{path}", body, timeout_s=100.0)
-
-    async def client(self) -> Client:
-        return await connect("ps0", 6400, options=ConnectOptions(timeout_s=100.0))
-
-    async def timeline(self, count: int = 0) -> None:
-        """A tenant and a timeline, with so many transactions ingested."""
-        await self.http("POST", f"/tenant/{TENANT}")
-        body = {"timeline_id": TIMELINE, "start_lsn": str(START), "pg_version": 15}
-        await self.http("POST", f"/tenant/{TENANT}/timeline", body)
-        if count:
-            await self.more(count)
-
-    async def more(self, count: int) -> None:
-        self.history.fill(count, seed=len(self.history.ends))
-        self.safekeeper.commit(self.history.end)
-        client = await self.client()
-        await client.query(f"callmemaybe {IDS} {self.safekeeper.address}")
-        await client.query(f"get_page {IDS} 1663 16384 16385 0 0 {self.history.end}")
-        await client.close()
-
-
-def play(story: Callable[[Node], Awaitable[None]], **options: Any) -> None:
-    async def main() -> None:
-        loop = asyncio.get_running_loop()
-        assert isinstance(loop, sim.SimLoop)
-        stage = Node(loop, options)
-        loop.nodes.start("sk0")
-        with loop.nodes.acting_as("sk0"):
-            await loop.create_task(stage.safekeeper.listen())
-        await stage.start()
-        await story(stage)
-        await stage.stop()
-        await stage.safekeeper.close()
-
-    sim.run(main, seed=9)
-
 
 # HTTP.
 
@@ -295,105 +191,6 @@ def test_a_failed_import_leaves_nothing() -> None:
         await client.close()
 
     play(story)
-
-
-# Page streams.
-
-
-async def ask(client: Client, *requests: PageRequest) -> list[PageResponse]:
-    """Send everything at once, then take the answers."""
-    stream = await client.copy_both(f"pagestream {IDS}")
-    for request in requests:
-        await stream.send(request.encode())
-    answers = []
-    for _ in requests:
-        message = await stream.receive()
-        assert message is not None
-        answers.append(parse_response(message))
-    await stream.done()
-    return answers
-
-
-def test_requests_are_answered_in_order() -> None:
-    async def story(stage: Node) -> None:
-        await stage.timeline(30)
-        history, end = stage.history, stage.history.end
-        client = await stage.client()
-        lsn = history.ends[12]
-        nobody = Relation(1, 2, 3, 0)
-        answers = await ask(
-            client,
-            GetPage(KV, 2, request_id=7),
-            GetPage(KV, 2, 8, lsn, lsn),
-            Exists(KV, request_id=9),
-            Exists(nobody, request_id=10),
-            RelationBlocks(KV, request_id=11),
-            DatabaseSize(KV, request_id=12),
-            RelationBlocks(nobody, request_id=13),
-            GetPage(KV, 999, request_id=14),
-            GetPage(KV, 0, 15, Lsn(START - 8), Lsn(START - 8)),
-            GetPage(KV, 0, 16, lsn, end),
-            GetPage(KV, 1, 17),
-        )
-        pages = {number: history.page(number, end) for number in range(4)}
-        assert answers[0] == Page(7, end, pages[2] or b"")
-        assert answers[1] == Page(8, lsn, history.page(2, lsn) or b"")
-        assert answers[2:6] == [
-            Count(9, end, 1),
-            Count(10, end, 0),
-            Count(11, end, 4),
-            Count(12, end, 4 * 8192),
-        ]
-        refusals = [a for a in answers[6:10] if isinstance(a, Refused)]
-        assert [(a.request_id, a.sqlstate) for a in refusals] == [
-            (13, "42704"),
-            (14, "42704"),
-            (15, "22003"),
-            (16, "22023"),
-        ]
-        assert answers[10] == Page(17, end, pages[1] or b"")
-        assert (await client.query("status")).tag == "SELECT 1"
-        await client.close()
-
-    play(story)
-
-
-def test_a_stream_outlives_a_detach_and_attach() -> None:
-    async def story(stage: Node) -> None:
-        await stage.timeline(30)
-        client = await stage.client()
-        stream = await client.copy_both(f"pagestream {IDS}")
-
-        async def once() -> PageResponse:
-            await stream.send(GetPage(KV, 1).encode())
-            message = await stream.receive()
-            assert message is not None
-            return parse_response(message)
-
-        page = await once()
-        assert isinstance(page, Page)
-        await stage.http("POST", f"/tenant/{TENANT}/detach")
-        refused = await once()
-        assert isinstance(refused, Refused)
-        assert refused.sqlstate == "42704"
-        await stage.http("POST", f"/tenant/{TENANT}/attach")
-        assert await once() == page
-        await stream.done()
-        await client.close()
-
-    play(story)
-
-
-def test_requests_survive_their_encoding() -> None:
-    for kind in (GetPage, Exists, RelationBlocks, DatabaseSize):
-        request = kind(KV, 5, 6, Lsn(80), Lsn(7))
-        assert parse_request(request.encode()) == request
-        assert type(parse_request(request.encode())) is kind
-    for message in (b"", b"\x09" + bytes(41), GetPage(KV).encode()[:-1]):
-        with pytest.raises(Exception, match="not a page request"):
-            parse_request(message)
-        with pytest.raises(Exception, match="not a page response"):
-            parse_response(message)
 
 
 # The node's end.
