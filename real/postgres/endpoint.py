@@ -19,7 +19,8 @@ import psycopg2.extensions
 from harness.endpoint import Answer, OutcomeUnknown, Refused
 from harness.history import WRITES, Kind
 from harness.kv_endpoint import is_refusal
-from real.postgres.node import LIBPQ_PORT, SIDECAR_HTTP_PORT
+from real.postgres.node import LIBPQ_PORT
+from real.postgres.sidecar_client import SIDECAR_HTTP_PORT
 from real.postgres.template import SUPERUSER
 from storage.http.client import call
 

@@ -22,21 +22,19 @@ from typing import Any, TypeVar
 from harness.errors import HarnessError
 from real.postgres import binaries
 from real.postgres.server import STANDBY, Server
+from real.postgres.sidecar_client import SidecarClient
 from real.postgres.template import SUPERUSER
 from real.postgres.untar import Untar
 from real.postgres.wal_prefix import PrefixRequest, write_prefix
 from storage.errors import SeawallError
-from storage.http.client import HttpError, call
 from storage.lsn import Lsn
 from storage.node import NodeContext, NodeMain
 from storage.wire.client import Client, ConnectOptions, connect
 
 LIBPQ_PORT = 5432
-SIDECAR_HTTP_PORT = 5480
 POLL_S = 0.02
-CALL_S_MAX = 5.0
 FAST_STOP_S = 2.0
-ELECTED_PHASES = ("elected", "streaming")
+STOPPING_TOO_S = 1.0
 KV_TABLE = "create table if not exists kv (key bigint primary key, value text not null)"
 
 T = TypeVar("T")
@@ -82,7 +80,8 @@ async def main(context: NodeContext) -> None:
     if isinstance(found, str):
         raise HarnessError(found)
     clock = _Stopwatch()
-    start_lsn = await _until("the sidecar to be elected", lambda: _elected(options.sidecar))
+    sidecar = SidecarClient(options.sidecar)
+    start_lsn = await _until("the sidecar to be elected", sidecar.elected)
     clock.note("elected")
     _fresh_directory(Path(options.directory))
     try:
@@ -94,11 +93,11 @@ async def main(context: NodeContext) -> None:
         try:
             await server.wait_ready()
             clock.note("PostgreSQL up")
-            await _replicate(context.name, options)
+            await _replicate(context.name, sidecar)
             clock.note("synchronous standby")
             logger.info("ready at %s: %s", start_lsn, clock)
             context.ready.set()
-            await _stopping_or_ended(context, server)
+            await _serve(context, server, sidecar)
         finally:
             await server.stop(fast_s=FAST_STOP_S)
     finally:
@@ -146,11 +145,6 @@ async def _until(what: str, check: Callable[[], Awaitable[T | None]]) -> T:
         await asyncio.sleep(POLL_S)
 
 
-async def _elected(sidecar: str) -> Lsn | None:
-    status = await call("GET", sidecar, SIDECAR_HTTP_PORT, "/v1/status", timeout_s=CALL_S_MAX)
-    return Lsn.parse(status["start_lsn"]) if status["phase"] in ELECTED_PHASES else None
-
-
 async def _build_directory(options: PostgresOptions, lsn: Lsn) -> None:
     """Unpack the pageserver's ``fullbackup`` at ``lsn``, which it may have to wait for."""
     user = binaries.server_user()
@@ -181,7 +175,7 @@ async def _build_directory(options: PostgresOptions, lsn: Lsn) -> None:
     await _until(f"a data directory at {lsn} from {options.pageserver}", build)
 
 
-async def _replicate(name: str, options: PostgresOptions) -> None:
+async def _replicate(name: str, sidecar: SidecarClient) -> None:
     """Create the slot, start the sidecar's stream, wait for synchronous replication."""
     client = await connect(
         name,
@@ -190,21 +184,11 @@ async def _replicate(name: str, options: PostgresOptions) -> None:
     )
     try:
         await client.query(f"select pg_create_physical_replication_slot('{STANDBY}', true)")
-        where = {"host": name, "port": LIBPQ_PORT, "user": SUPERUSER, "slot": STANDBY}
-        await _post_stream(options.sidecar, where)
+        await sidecar.stream(name, LIBPQ_PORT, SUPERUSER, STANDBY)
         await _until("synchronous replication", lambda: _is_synchronous(client))
         await client.query(KV_TABLE)
     finally:
         await client.close()
-
-
-async def _post_stream(sidecar: str, where: Mapping[str, Any]) -> None:
-    try:
-        await call(
-            "POST", sidecar, SIDECAR_HTTP_PORT, "/v1/stream", dict(where), timeout_s=CALL_S_MAX
-        )
-    except HttpError as error:
-        raise HarnessError(f"the sidecar {sidecar!r} refuses to stream: {error}") from error
 
 
 async def _is_synchronous(client: Client) -> bool | None:
@@ -215,18 +199,25 @@ async def _is_synchronous(client: Client) -> bool | None:
     return True if answer.rows else None
 
 
-async def _stopping_or_ended(context: NodeContext, server: Server) -> None:
-    waits = [
-        asyncio.create_task(event.wait(), name=name)
-        for name, event in (("stopping", context.stopping), ("server's end", server.ended))
-    ]
+async def _serve(context: NodeContext, server: Server, sidecar: SidecarClient) -> None:
+    """Return when asked to stop; raise when the server ended or can never commit again.
+
+    Without its sidecar a server would still answer reads, from a past that others go on from.
+    """
+    stopping = asyncio.create_task(context.stopping.wait(), name="stopping")
+    ended = asyncio.create_task(server.ended.wait(), name="end of the server")
+    lost = asyncio.create_task(sidecar.lost(), name="watch of the sidecar")
     try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait((stopping, ended, lost), return_when=asyncio.FIRST_COMPLETED)
+        if not stopping.done():  # Who stops everything at once reaches some nodes later.
+            await asyncio.wait((stopping,), timeout=STOPPING_TOO_S)
+        if stopping.done():
+            return
+        why = "by itself; its last words are in this node's log" if ended.done() else lost.result()
+        raise HarnessError(f"PostgreSQL ended: {why}")
     finally:
-        for wait in waits:
-            wait.cancel()
-    if not context.stopping.is_set():
-        raise HarnessError("PostgreSQL ended by itself; its last words are in this node's log")
+        for task in (stopping, ended, lost):
+            task.cancel()
 
 
 ROLES: Mapping[str, NodeMain] = {"postgres": main}

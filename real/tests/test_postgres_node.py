@@ -16,8 +16,9 @@ from real.backend import NodeDied, RealBackend, RealOptions
 from real.loop import NamedHostLoop
 from real.postgres import binaries
 from real.postgres.endpoint import PostgresEndpoint, statements_of
-from real.postgres.node import LIBPQ_PORT, SIDECAR_HTTP_PORT
+from real.postgres.node import LIBPQ_PORT
 from real.postgres.server import log_level
+from real.postgres.sidecar_client import SIDECAR_HTTP_PORT
 from real.session import RealSession
 from storage.http.client import call
 
@@ -93,6 +94,12 @@ def on_stage(postgres_session):
             return runner.run(whole())
 
     return on_stage
+
+
+async def ended(backend, name):
+    async with asyncio.timeout(10):
+        while backend.running(name):  # noqa: ASYNC110 - it is another process that ends
+            await asyncio.sleep(0.01)
 
 
 def complaints(backend):
@@ -247,10 +254,43 @@ def test_backend_crash_ends_the_node(on_stage):
         await stage.start()
         [(pid,)] = await stage.endpoint.sql("select pg_backend_pid()")
         os.kill(int(pid), 9)
-        async with asyncio.timeout(10):
-            while stage.backend.running("pg"):  # noqa: ASYNC110 - it is another process that ends
-                await asyncio.sleep(0.01)
-        assert "PostgreSQL ended by itself" in stage.backend.died("pg")
+        await ended(stage.backend, "pg")
+        assert "PostgreSQL ended: by itself" in stage.backend.died("pg")
+
+    on_stage(story)
+
+
+@pytest.mark.parametrize(
+    ("lose", "reason"),
+    [("kill", "'pg-wp' is gone"), ("depose", "'pg-wp' was deposed: a newer compute rules")],
+)
+def test_server_whose_sidecar_cannot_lead_any_more_ends(on_stage, lose, reason):
+    """It would answer reads from a past that others have gone on from."""
+
+    async def story(stage):
+        await stage.start()
+        if lose == "kill":
+            await stage.backend.kill("pg-wp")
+        else:
+            await call("PUT", "pg-wp", SIDECAR_HTTP_PORT, "/v1/phase", {"phase": "deposed"})
+        await ended(stage.backend, "pg")
+        assert reason in stage.backend.died("pg")
+        with pytest.raises(Refused, match="cannot connect to pg"):
+            await stage.get(1)
+
+    on_stage(story)
+
+
+def test_server_outlives_a_sidecar_that_is_frozen_for_a_while(on_stage):
+    async def story(stage):
+        await stage.start()
+        await stage.backend.pause("pg-wp")
+        waiting = asyncio.ensure_future(stage.put(1, "a"))
+        await asyncio.sleep(1)
+        assert not waiting.done()
+        await stage.backend.resume("pg-wp")
+        await waiting
+        assert stage.backend.running("pg")
 
     on_stage(story)
 

@@ -68,6 +68,7 @@ class Sidecar:
         self.source = source_of(context.options)
         self.flush_lsn = int(self.source.start_lsn)
         self.holding = False
+        self.phase = "elected"
         self.stream: Any = None
 
     def api(self) -> Api:
@@ -75,12 +76,13 @@ class Sidecar:
         api.add("GET", "/status", self.status, summary="status")
         body = {"type": "object"}
         api.add("POST", "/stream", self.start, summary="stream", body=body)
+        api.add("PUT", "/phase", self.set_phase, summary="phase", body=body)
         api.add("PUT", "/hold", self.hold, summary="hold", body=body)
         return api
 
     async def status(self, _: Request) -> Any:
         return {
-            "phase": "elected",
+            "phase": self.phase,
             "term": 1,
             "start_lsn": str(self.source.start_lsn),
             "commit_lsn": str(self.source.start_lsn.__class__(self.flush_lsn)),
@@ -112,6 +114,10 @@ class Sidecar:
     async def acknowledge(self) -> None:
         status = StandbyStatus(self.flush_lsn, self.flush_lsn, 0, 0, False)
         await self.stream.send(standby_status(status))
+
+    async def set_phase(self, request: Request) -> Any:
+        self.phase = request.body["phase"]
+        return {}
 
     async def hold(self, request: Request) -> Any:
         self.holding = request.body["hold"]
