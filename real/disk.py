@@ -120,10 +120,9 @@ class ThreadPoolDisk:
             flags |= os.O_CREAT
         if exclusive:
             flags |= os.O_EXCL
-        wanted = True
 
         def opened(descriptor: int | None, error: BaseException | None) -> None:
-            if descriptor is not None and not wanted:
+            if descriptor is not None and opening.cancelled():
                 self.pool.submit(self.forget, descriptor)
 
         opening = self.pool.submit(self._open, self._below(path), flags, after=opened)
@@ -132,8 +131,8 @@ class ThreadPoolDisk:
         except OSError as error:
             raise disk_error(error, f"open of {path!r}") from error
         except asyncio.CancelledError:
-            wanted = False
-            if opening.done() and not opening.cancelled() and opening.exception() is None:
+            if not opening.cancelled() and opening.exception() is None:
+                # It was open already when the caller went away.
                 self.pool.submit(self.forget, opening.result())
             raise
         return ThreadPoolFile(self, descriptor, path)
