@@ -59,6 +59,9 @@ class World:
         self.number = 0
         self.records = 0
         self.seen: Counter[str] = Counter()
+        # Swarm testing: every schedule has its own temper, so that rare mixtures happen.
+        kinds = ("stale", "crash", "save", "gossip", "hang_up", "write", "replace", "flush")
+        self.temper = {kind: self.chance.choice((0.2, 1.0, 5.0)) for kind in kinds}
         for _ in range(authors):
             self.new_author()
 
@@ -68,7 +71,7 @@ class World:
         self.number += 1
         options = CampaignOptions(
             self.names, TENANT, TIMELINE, self.number, 7, 16, 1 << 20, floor,
-            append_bytes_max=24, appends_in_flight_max=2, wal_retained_bytes_max=64,
+            append_bytes_max=40, appends_in_flight_max=2, wal_retained_bytes_max=64,
         )  # fmt: skip
         author = Author(self.number, Campaign(options))
         self.authors.append(author)
@@ -133,7 +136,7 @@ class World:
 
     def write_records(self, author: Author) -> None:
         data = b""
-        for _ in range(self.chance.randint(1, 3)):
+        for _ in range(self.chance.randint(1, 5)):
             self.records += 1
             data += RECORD.pack(author.campaign.term, self.records, author.number)
         author.campaign.append(author.campaign.log.end_lsn, data)
@@ -208,7 +211,7 @@ class World:
         if batch is None:
             return
         node.write(batch)
-        if self.chance.random() < 0.03:
+        if self.chance.random() < 0.04 * self.temper["crash"]:
             self.crash(name)
             return
         if self.chance.random() < 0.02:
@@ -260,16 +263,18 @@ class World:
         found: list[tuple[float, object, tuple[object, ...]]] = []
         for wire in self.wires:
             if wire.to_acceptor:
-                found.append((0.3 if wire.broken else 4.0, self.deliver_to_acceptor, (wire,)))
+                weight = 0.3 * self.temper["stale"] if wire.broken else 4.0
+                found.append((weight, self.deliver_to_acceptor, (wire,)))
         for author in self.authors:
             found.extend(self.author_actions(author, chaos=chaos))
         for name, node in self.nodes.items():
             if node.core.write_lsn > node.core.flush_lsn:
-                found.append((3.0, self.write_and_flush, (name,)))
+                found.append((3.0 * self.temper["flush"], self.write_and_flush, (name,)))
             if chaos:
-                found.append((0.1, self.save_control, (name,)))
-                found.append((0.05, self.crash, (name,)))
-                found.append((0.1, self.gossip, (name, self.chance.choice(self.names))))
+                found.append((0.1 * self.temper["save"], self.save_control, (name,)))
+                found.append((0.05 * self.temper["crash"], self.crash, (name,)))
+                other = self.chance.choice(self.names)
+                found.append((0.1 * self.temper["gossip"], self.gossip, (name, other)))
         return found
 
     def author_actions(
@@ -287,13 +292,14 @@ class World:
             if core.peers[name].phase is PeerPhase.STREAMING and not core.ended:
                 found.append((2.0, self.pump, (author, name)))
             if chaos:
-                found.append((0.15, self.hang_up, (author, name)))
+                found.append((0.15 * self.temper["hang_up"], self.hang_up, (author, name)))
         if author.recovery is not None:
             found.append((2.0, self.recover, (author,)))
         if core.phase is Phase.LEADING and core.log.end_lsn - core.commit_lsn < 200:
-            found.append((1.5 if chaos else 0.2, self.write_records, (author,)))
+            weight = 1.5 * self.temper["write"] if chaos else 0.2
+            found.append((weight, self.write_records, (author,)))
         if chaos:
-            found.append((0.03, self.replace, (author,)))
+            found.append((0.03 * self.temper["replace"], self.replace, (author,)))
         return found
 
     def step(self, *, chaos: bool = True) -> None:
