@@ -6,19 +6,10 @@ import asyncio
 
 import pytest
 
-from storage.lsn import Lsn
-from storage.tests.safekeeper_cluster import SEGMENT, START, VERSION, Cluster, Writer, run_cluster
-from storage.wal.reader import WalReader
-from storage.walproposer.proposer import Deposed, WalProposer
-
-
-async def last_record(proposer: WalProposer) -> Lsn:
-    """Start of the last record before the epoch, found as a compute without pages would."""
-    until = proposer.campaign.start_lsn
-    reader = WalReader(START, VERSION, SEGMENT)
-    if until > START:
-        reader.feed(await proposer.read_back(START, until))
-    return reader.last_lsn or Lsn(0)
+from storage.tests.safekeeper_chaos import last_record
+from storage.tests.safekeeper_cluster import START, Cluster, Writer, run_cluster
+from storage.walproposer.campaign import Phase
+from storage.walproposer.proposer import Deposed, Elected
 
 
 def test_commits_reach_every_safekeeper():
@@ -104,3 +95,61 @@ def test_acknowledged_wal_survives_the_death_of_every_host(seed):
                 assert status["term"] == number
 
     run_cluster(story, seed=seed)
+
+
+def test_an_election_that_stands_still_is_given_up_for_a_higher_term():
+    async def story(cluster: Cluster):
+        proposer = cluster.proposer()
+        electing = asyncio.create_task(proposer.elect())
+        while proposer.phase is not Phase.VOTING:  # noqa: ASYNC110 - it has no event for this
+            await asyncio.sleep(0.0001)
+        for name in ("sk1", "sk2"):
+            cluster.backend.network.cut("harness", name)
+        await asyncio.sleep(30)
+        assert not electing.done()
+        assert proposer.phase is Phase.GATHERING
+        for name in ("sk1", "sk2"):
+            cluster.backend.network.heal("harness", name)
+        async with asyncio.timeout(15):
+            assert (await electing).term > 1
+
+    run_cluster(story)
+
+
+def test_two_that_want_to_lead_at_once_end_with_one_leader():
+    async def story(cluster: Cluster):
+        rivals = [cluster.proposer(number) for number in range(1, 5)]
+        results = await asyncio.gather(*(r.elect() for r in rivals), return_exceptions=True)
+        terms = [r.term for r in results if isinstance(r, Elected)]
+        assert len(set(terms)) == len(terms)
+        leader = max((r for r in rivals if not r.deposed), key=lambda r: r.campaign.term)
+        assert leader.campaign.term == max(terms)
+        await Writer(leader, leader.campaign.start_lsn).commit(b"x")
+
+    run_cluster(story)
+
+
+def test_a_safekeeper_without_the_timeline_is_left_out_until_it_has_it():
+    async def story(cluster: Cluster):
+        await cluster.backend.kill("sk2")
+        await cluster.backend.wipe("sk2")
+        await cluster.start("sk2")
+        proposer = cluster.proposer()
+        writer = Writer(proposer, (await proposer.elect()).start_lsn)
+        await writer.commit(b"x")
+        await cluster.create()
+        await cluster.level(await writer.commit(b"y"))
+
+    run_cluster(story)
+
+
+def test_commit_lsn_reaches_an_idle_safekeeper_soon():
+    async def story(cluster: Cluster):
+        proposer = cluster.proposer()
+        writer = Writer(proposer, (await proposer.elect()).start_lsn)
+        end = await writer.commit(b"x")
+        await asyncio.sleep(0.1)
+        for name in cluster.names:
+            assert (await cluster.status(name))["commit_lsn"] == str(end)
+
+    run_cluster(story)

@@ -23,8 +23,9 @@ class ProposerOptions:
     """Times in seconds, sizes in bytes.
 
     ``safekeepers`` are ``host:port``; ``pageserver`` is whom safekeepers should call
-    (callmemaybe). ``commit_announce_delay_s``: how long a new commit LSN waits for WAL to travel
-    with before it travels alone.
+    (callmemaybe). ``standstill_max_s``: how long an election may go without a vote or a flush
+    before it is given up for a higher term. ``commit_announce_delay_s``: how long a new commit
+    LSN waits for WAL to travel with before it travels alone.
     """
 
     tenant_id: TenantId
@@ -39,7 +40,7 @@ class ProposerOptions:
     peer_silence_max_s: float = 5.0
     reconnect_min_s: float = 0.05
     reconnect_max_s: float = 2.0
-    campaign_timeout_s: float = 10.0
+    standstill_max_s: float = 10.0
     commit_announce_delay_s: float = 0.002
     append_bytes_max: int = 128 * 1024
     appends_in_flight_max: int = 4

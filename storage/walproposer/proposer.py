@@ -58,7 +58,8 @@ class WalProposer:
         self._lost: Lost | None = None
         self._changed = asyncio.Event()
         self._failure: Deposed | ProposerClosed | None = None
-        self._voting_since: float | None = None
+        self._progress = (0, 0)
+        self._progress_at = 0.0
         self._ticker: asyncio.Task[None] | None = None
         self._announcement: asyncio.TimerHandle | None = None
         self._recovery: asyncio.Task[None] | None = None
@@ -224,7 +225,7 @@ class WalProposer:
         pause_s = min(options.reconnect_min_s * 2**losses, options.reconnect_max_s)
         await asyncio.sleep(pause_s * self.entropy.uniform(0.5, 1.5))
         if self._failure is None:
-            self._lost, self._voting_since = None, None
+            self._lost = None
             self.campaign = Campaign(options.campaign(lost.term))
             self._start_links()
 
@@ -316,18 +317,22 @@ class WalProposer:
             await asyncio.sleep(self.options.heartbeat_s)
             for link in self._links.values():
                 link.tick()
-            self._check_campaign_age()
+            self._check_standstill()
 
-    def _check_campaign_age(self) -> None:
-        """A term that was asked for but leads nowhere is given up for a higher one."""
+    def _check_standstill(self) -> None:
+        """A term that was asked for but leads nowhere is given up for a higher one.
+
+        For example: who needs old WAL can only get it from a donor that has died.
+        """
         campaign = self.campaign
         if campaign.established or campaign.ended or campaign.phase is Phase.GATHERING:
             return
         now = asyncio.get_running_loop().time()
-        if self._voting_since is None:
-            self._voting_since = now
-        elif now - self._voting_since > self.options.campaign_timeout_s:
-            self._give_up(campaign, f"no result within {self.options.campaign_timeout_s} s")
+        if self._progress != (campaign.term, campaign.progress):
+            self._progress = (campaign.term, campaign.progress)
+            self._progress_at = now
+        elif now - self._progress_at > self.options.standstill_max_s:
+            self._give_up(campaign, f"no progress for {self.options.standstill_max_s} s")
 
     def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         return self.registry.spawn(

@@ -46,7 +46,10 @@ from storage.walproposer.campaign import (
 
 
 class Campaign:
-    """One campaign and, once won, the leadership that follows."""
+    """One campaign and, once won, the leadership that follows.
+
+    ``progress`` grows with every vote and every flush, so that a standstill can be noticed.
+    """
 
     def __init__(self, options: CampaignOptions) -> None:
         members = options.members
@@ -57,6 +60,7 @@ class Campaign:
         self.term = 0
         self.peers = {name: Peer(name) for name in members}
         self.established = False
+        self.progress = 0
         self.term_history: TermHistory | None = None
         self.start_lsn = INVALID_LSN
         self.commit_lsn = INVALID_LSN
@@ -148,6 +152,7 @@ class Campaign:
 
     def _count_vote(self, name: str, vote: VoteResponse) -> list[Effect]:
         if vote.given:
+            self.progress += 1
             self._votes[name] = vote
             return self._win() if self._is_quorum(len(self._votes)) else []
         if name not in self._votes:
@@ -228,6 +233,7 @@ class Campaign:
             raise ProtocolError(
                 f"{peer.name} flushed up to {response.flush_lsn}, was sent up to {peer.next_lsn}"
             )
+        self.progress += response.flush_lsn > peer.flush_lsn
         peer.flush_lsn = response.flush_lsn
         while peer.in_flight and peer.in_flight[0] <= response.flush_lsn:
             peer.in_flight.popleft()
