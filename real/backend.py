@@ -27,7 +27,6 @@ from real.node_process import NodeProcess
 from real.run_directory import RunDirectory
 from real.run_services import BROKER, S3, RunServices
 from real.session import RealSession
-from storage.errors import SeawallError
 from storage.ports import Broker, ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -96,9 +95,13 @@ class RealBackend:
 
     def _start_hub(self) -> tuple[int, HubClient]:
         control, remote = socket.socketpair()
-        with remote:
-            pid = self._session.forks.hub(self._directory.path / "messages.jsonl", remote)
-        return pid, HubClient(control)
+        try:
+            with remote:
+                pid = self._session.forks.hub(self._directory.path / "messages.jsonl", remote)
+            return pid, HubClient(control)
+        except BaseException:
+            control.close()
+            raise
 
     @property
     def directory(self) -> Path:
@@ -283,8 +286,8 @@ class RealBackend:
             self._network.seal()
             for switch in self._switches.values():
                 switch.seal()
-        except (SeawallError, OSError) as error:
-            logger.warning("closing the run went wrong, killing instead: %s", error)
+        except Exception:
+            logger.exception("closing the run went wrong, killing instead")
         finally:
             self._abandon()
 
@@ -315,5 +318,5 @@ class RealBackend:
         for step in (*steps, self._loop.leave, self._directory.remove):
             try:
                 step()
-            except (SeawallError, OSError) as error:
-                logger.warning("closing the run, going on: %s", error)
+            except Exception:
+                logger.exception("closing the run, going on")

@@ -177,9 +177,10 @@ class EtcdClient:
         # Measured with gRPC 1.85: without this one a silent connection lives for another minute.
         yield "grpc.http2.ping_timeout_ms", round(self.options.timeout_s * 1000)
         yield "grpc.http2.max_pings_without_data", 0
-        # gRPC would wait up to two minutes before it dials again.
+        # gRPC would wait up to two minutes before it dials again, and 20 s for an answer when it
+        # does (that is what its "min" is about).
         yield "grpc.initial_reconnect_backoff_ms", 100
-        yield "grpc.min_reconnect_backoff_ms", 100
+        yield "grpc.min_reconnect_backoff_ms", round(self.options.timeout_s * 1000)
         yield "grpc.max_reconnect_backoff_ms", 1000
         # Proxy variables of the environment must not lead loopback astray.
         yield "grpc.enable_http_proxy", 0

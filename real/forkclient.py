@@ -45,6 +45,7 @@ class ForkClient:
                 start_new_session=True,  # A Ctrl-C of the terminal is for the owner alone.
             )
         self._started = False
+        self._number = 0
 
     def wait_started(self) -> None:
         """Return once the server has imported everything; called by the first request."""
@@ -100,7 +101,9 @@ class ForkClient:
         self, operation: str, descriptors: Sequence[socket.socket] = (), **arguments: Any
     ) -> Any:
         self.wait_started()
-        data = json.dumps({"op": operation, **arguments}).encode()
+        self._number += 1
+        request = {"request": self._number, "op": operation, **arguments}
+        data = json.dumps(request).encode()
         if len(data) > PACKET_BYTES_MAX:
             raise HarnessError(f"{operation}: {len(data)} bytes of options, too many for a node")
         try:
@@ -117,6 +120,8 @@ class ForkClient:
         if not data:
             raise HarnessError(self._is_gone(operation))
         answer = json.loads(data)
+        if answer["request"] != self._number:  # Of a request that a Ctrl-C cut short.
+            return self._receive(operation)
         if "error" in answer:
             raise HarnessError(f"the fork server failed {operation!r}: {answer['error']}")
         return answer["ok"]

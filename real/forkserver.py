@@ -15,6 +15,7 @@ import gc
 import importlib
 import json
 import os
+import resource
 import select
 import shutil
 import signal
@@ -28,7 +29,7 @@ from typing import Any, NoReturn
 
 from real import node_main, process, proxy
 
-PACKET_BYTES_MAX = 256 * 1024
+PACKET_BYTES_MAX = 128 * 1024
 REAP_S_MAX = 5.0
 
 
@@ -65,11 +66,13 @@ class ForkServer:
         if not data:
             return False
         request = json.loads(data)
+        asked = request.pop("request")
         try:
             operation = getattr(self, f"_op_{request.pop('op')}")
-            answer = {"ok": operation(descriptors=descriptors, **request)}
-        except OSError as error:
-            answer = {"error": f"{error}"}
+            answer = {"request": asked, "ok": operation(descriptors=descriptors, **request)}
+        except Exception as error:
+            traceback.print_exc()
+            answer = {"request": asked, "error": f"{type(error).__name__}: {error}"}
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -195,7 +198,9 @@ def main() -> NoReturn:
     # What is alive now stays for good: never scan it again, and keep its pages shared.
     gc.collect()
     gc.freeze()
-    control.send(json.dumps({"ok": "ready"}).encode())
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    control.send(json.dumps({"request": 0, "ok": soft}).encode())
     ForkServer(control, [Path(directory) for directory in arguments.own]).serve()
     sys.exit(0)
 

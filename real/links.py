@@ -87,7 +87,7 @@ class Link:
         self.delay_s = self.delay_s if delay_s is None else delay_s
         assert self.delay_s >= 0, f"a delay of {self.delay_s} s"
         self.clear = not (self.cut or self.held or self.delay_s)
-        if not self.held:
+        if self.cut or not self.held:
             self._released.set()
             self._released = asyncio.Event()
 

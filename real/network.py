@@ -22,15 +22,20 @@ class HubClient:
         control.settimeout(ANSWER_S_MAX)
         self._control = control
         self._lines = control.makefile("rb")
+        self._number = 0
         self.address = ("127.0.0.1", int(self._receive("start")["port"]))
 
     def ask(self, verb: str, **arguments: Any) -> Any:
         """Carry out one verb of :class:`real.proxy.Hub`; ``HarnessError`` when it fails."""
+        self._number += 1
+        request = {"number": self._number, "verb": verb, **arguments}
         try:
-            self._control.sendall(json.dumps({"verb": verb, **arguments}).encode() + b"\n")
+            self._control.sendall(json.dumps(request).encode() + b"\n")
         except OSError as error:
             raise HarnessError(f"the hub is gone, cannot do {verb!r}: {error}") from error
         answer = self._receive(verb)
+        while answer["number"] != self._number:  # Of a request that a Ctrl-C cut short.
+            answer = self._receive(verb)
         if "error" in answer:
             raise HarnessError(f"the hub refuses {answer['error']}")
         return answer["ok"]

@@ -30,8 +30,12 @@ class NodeProcess:
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
         self._channel, remote = socket.socketpair()
-        with remote:
-            self.pid = forks.node(plan, remote)
+        try:
+            with remote:
+                self.pid = forks.node(plan, remote)
+        except BaseException:
+            self._channel.close()
+            raise
         self._channel.setblocking(False)
         self._loop.add_reader(self._channel, self.poll)
 

@@ -2,8 +2,8 @@
 
 It knows by name who dials whom (see :mod:`real.preface`), looks up where the target really
 listens, and forwards. Its owner controls it over an inherited socket, one JSON line per request:
-``{"verb": name, …arguments}`` → ``{"ok": value}`` or ``{"error": text}``. The hub ends when that
-socket does. It knows nothing of roles or of what the bytes mean.
+``{"number": n, "verb": name, …arguments}`` → ``{"number": n, "ok": value}`` or ``"error": text``.
+The hub ends when that socket does. It knows nothing of roles or of what the bytes mean.
 """
 
 from __future__ import annotations
@@ -99,8 +99,10 @@ class Hub:
         """A server for clients that cannot say a preface; the listener they use says it all."""
 
         async def serve(sock: socket.socket) -> None:
-            with contextlib.suppress(OSError):
+            try:
                 await self._serve_connect(sock, connect, plain=True)
+            except OSError:
+                sock.close()
 
         return serve
 
@@ -122,9 +124,13 @@ class Hub:
             return
         answered = await back.cross()
         connection = Connection((forth, back), (sock, served))
-        if answered and not plain:
-            sock.send(preface.ACCEPTED)
-        elif not answered:
+        try:
+            if answered and not plain:
+                sock.send(preface.ACCEPTED)
+        except OSError:  # The dialler gave up while it waited.
+            connection.reset()
+            return
+        if not answered:
             connection.back.silence()
         key = id(connection)
         self._connections[key] = (connect.source, connect.target, connection)
@@ -313,7 +319,10 @@ async def serve(control: socket.socket, message_path: Path) -> None:
 
     hub.loop.call_later(FLUSH_S, flush)
     while line := await reader.readline():
-        writer.write(json.dumps(_answer(hub, json.loads(line))).encode() + b"\n")
+        request = json.loads(line)
+        number = request.pop("number")
+        answer = {"number": number, **_answer(hub, request)}
+        writer.write(json.dumps(answer).encode() + b"\n")
     hub.verb_flush()
 
 
