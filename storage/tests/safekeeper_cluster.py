@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 from harness.backend import NodeSpec
 from sim.backend import SimBackend, SimBackendOptions
 from sim.loop import LoopOptions, SimLoop
+from sim.policy import Fifo, Policy
 from sim.run import run_on
 from storage.http.client import call
 from storage.ids import TenantId, TimelineId
@@ -135,10 +136,11 @@ def run_cluster(
     count: int = 3,
     world: SimBackendOptions | None = None,
     roles: Mapping[str, NodeMain] | None = None,
+    policy: Policy | None = None,
     **options: Any,
 ) -> Result:
     """Run a story on a fresh cluster with its timeline created."""
-    loop = SimLoop(seed, LoopOptions())
+    loop = SimLoop(seed, LoopOptions(policy=policy or Fifo()))
 
     async def main() -> Result:
         mains = {"safekeeper": safekeeper.main, **(roles or {})}
