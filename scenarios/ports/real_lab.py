@@ -24,7 +24,7 @@ from scenarios.ports.lab import PortTest
 from scenarios.ports.proxy import TcpProxy
 from storage.ports import Broker, Clock, Disk, ObjectStore
 
-_PATIENCE_S = 1.0
+_PATIENCE_S = 2.0
 _KEEPALIVE_S = 1.0
 _runs = itertools.count()
 
