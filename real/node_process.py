@@ -9,6 +9,7 @@ import socket
 from collections.abc import Callable
 from signal import Signals
 
+from harness.errors import HarnessError
 from real.forkclient import ForkClient
 from real.node_main import NodePlan
 
@@ -55,7 +56,7 @@ class NodeProcess:
             except OSError:
                 data = b""
             if not data:
-                self._mark_ended(self._forks.status(self.pid))
+                self._mark_ended(self._forks.status)
                 return
             self._buffer += data
             *lines, self._buffer = self._buffer.split(b"\n")
@@ -69,12 +70,13 @@ class NodeProcess:
             self.ready.set()
             self._on_state(self, "ready")
 
-    def _mark_ended(self, exit_code: int | None) -> None:
-        if self.ended.is_set():
-            return
+    def _mark_ended(self, ask: Callable[[int], int | None]) -> None:
+        try:
+            self.exit_code = ask(self.pid)
+        except HarnessError as error:  # The kernel kills the children of a dead fork server.
+            self.reason = self.reason or str(error)
         self._loop.remove_reader(self._channel)
         self._channel.close()
-        self.exit_code = exit_code
         self.ended.set()
         self._on_state(self, "ended")
 
@@ -82,7 +84,7 @@ class NodeProcess:
         """Crash the process and all below it, now."""
         if self.running:
             self.death_expected = True
-            self._mark_ended(self._forks.kill(self.pid))
+            self._mark_ended(self._forks.kill)
 
     def signal(self, number: Signals) -> None:
         """Send a signal to the process alone."""

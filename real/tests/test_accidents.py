@@ -1,0 +1,102 @@
+"""The world's own processes die, or its owner is interrupted: said clearly, and nothing is left."""
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from harness.backend import HARNESS, NodeSpec
+from harness.errors import HarnessError
+from real import process
+from real.backend import RealBackend
+from real.loop import NamedHostLoop
+from real.session import RealSession
+from real.tests.conftest import TOYS
+
+
+@pytest.fixture
+def own_session():
+    session = RealSession(["real.tests.toy_roles"], with_services=False)
+    yield session
+    session.close()
+    assert not session.directory.exists()
+
+
+def run(session, story):
+    async def whole():
+        backend = RealBackend(session, TOYS)
+        try:
+            await backend.spawn(NodeSpec("a", "echo"))
+            await backend.wait_ready("a", within_s=10)
+            async with asyncio.timeout(20):
+                await story(backend)
+        finally:
+            await backend.close()
+        return backend
+
+    with asyncio.Runner(loop_factory=NamedHostLoop) as runner:
+        return runner.run(whole())
+
+
+async def gone(pid):
+    async with asyncio.timeout(10):
+        while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110, ASYNC240 - another process ends
+            await asyncio.sleep(0.005)
+
+
+def test_killed_fork_server_takes_its_children_along(own_session, caplog):
+    async def story(backend):
+        server = process.parents()[backend.hub_pid]
+        pids = [backend.pid("a"), backend.hub_pid]
+        os.kill(server, signal.SIGKILL)
+        for pid in pids:
+            await gone(pid)
+        with pytest.raises(HarnessError, match="the fork server ended"):
+            await backend.spawn(NodeSpec("b", "echo"))
+
+    backend = run(own_session, story)
+    assert not backend.directory.exists()
+    assert "the fork server" in caplog.text
+
+
+def test_dead_hub_is_named_and_closing_goes_on(own_session, caplog):
+    async def story(backend):
+        os.kill(backend.hub_pid, signal.SIGKILL)
+        await gone(backend.hub_pid)
+        with pytest.raises(HarnessError, match="the hub"):
+            backend.network.cut(HARNESS, "a")
+        assert backend.running("a")
+
+    backend = run(own_session, story)
+    assert not backend.directory.exists()
+    assert backend.died("a") is None
+
+
+def test_answers_of_requests_that_were_cut_short_are_passed_over(own_session, monkeypatch):
+    """Ctrl-C can strike between a request and its answer."""
+
+    async def story(backend):
+        forks = own_session.forks
+        pid = backend.pid("a")
+        for client, ask in (
+            (forks, lambda: forks.signal(pid, 0)),
+            (backend._hub, backend.network.effects),
+        ):
+            with monkeypatch.context() as patch:
+                patch.setattr(client, "_receive", interrupt)
+                with pytest.raises(KeyboardInterrupt):
+                    ask()
+        backend.network.cut(HARNESS, "b")
+        assert backend.host_port("a", 1)[0] == "127.0.0.1"
+        backend.network.effects()
+        await backend.pause("a")
+        await backend.kill("a")
+        assert not backend.running("a")
+
+    run(own_session, story)
+
+
+def interrupt(*_):
+    raise KeyboardInterrupt
