@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from storage.errors import BadRequest, Conflict, NotReady
+from storage.errors import BadRequest, Conflict, NotReady, ProtocolError
 from storage.http.api import Api, Request
 from storage.http.schema import NATURAL, TEXT, object_of
 from storage.http.server import serve as serve_http
@@ -153,7 +153,7 @@ class Sidecar:
         try:
             async with asyncio.timeout(CHECK_WITHIN_S):
                 await stream.check()
-        except (OSError, TimeoutError, ServerError) as error:
+        except (OSError, TimeoutError, ProtocolError, ServerError) as error:
             raise NotReady(f"cannot stream from {server.host}: {one_line(error)}") from error
         self._stream = stream
         self.registry.spawn(TaskKind.WAL_RECEIVER, f"PostgreSQL {server.host}", stream.run())

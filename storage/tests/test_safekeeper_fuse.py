@@ -1,0 +1,64 @@
+"""Work on a timeline is finished or the node dies; it is never left half done."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from storage.errors import SeawallError
+from storage.safekeeper.fuse import Fuse, FuseBlown
+from storage.tests.safekeeper_cluster import Cluster, run_cluster
+
+
+def test_ordinary_errors_pass_and_a_cancellation_blows():
+    async def story(_: Cluster):
+        fuse = Fuse()
+        with pytest.raises(SeawallError, match="as usual"), fuse.guard("work"):
+            raise SeawallError("as usual")
+        with fuse.guard("work"):
+            pass
+        with pytest.raises(asyncio.CancelledError), fuse.guard("the work"):
+            raise asyncio.CancelledError
+        with pytest.raises(FuseBlown, match="the work was dropped half way"):
+            await fuse.blown()
+        with pytest.raises(FuseBlown), fuse.guard("more work"):
+            raise AssertionError("nothing is begun after that")
+
+    run_cluster(story, count=1)
+
+
+def test_a_caller_that_goes_away_does_not_take_the_work_with_it():
+    """The connection that asked for a vote is reset while the disk is still busy with it."""
+
+    async def story(cluster: Cluster):
+        cluster.backend.disk("sk0").stall()
+        proposer = cluster.proposer()
+        elected = await proposer.elect()
+        await asyncio.sleep(1)
+        cluster.backend.network.reset("harness", "sk0")
+        await asyncio.sleep(1)
+        cluster.backend.disk("sk0").resume()
+        await asyncio.sleep(5)
+        assert (await cluster.status("sk0"))["term"] == elected.term
+        assert cluster.backend.died("sk0") is None
+
+    run_cluster(story)
+
+
+def test_work_that_is_dropped_half_way_stops_the_node():
+    async def story(cluster: Cluster):
+        cluster.backend.disk("sk0").stall()
+        proposer = cluster.proposer()
+        await proposer.elect()
+        await asyncio.sleep(1)
+        busy = [task for task in asyncio.all_tasks() if task.get_name() == "disk:decision"]
+        assert len(busy) == 1
+        busy[0].cancel()
+        await asyncio.sleep(1)
+        cluster.backend.disk("sk0").resume()
+        await asyncio.sleep(20)
+        assert "was dropped half way" in (cluster.backend.died("sk0") or "")
+        await cluster.start("sk0")
+
+    run_cluster(story)
