@@ -56,15 +56,15 @@ def check_lsn_order(
     ``safekeepers``: how many each timeline has, for the quorum rule (0: leave it out).
     ``clock_error_s``: how much later than an effect its cause may have been dated, between nodes.
     """
+    events = list(events)
     order = LsnOrder()
-    flushes = FlushQuorum(safekeepers // 2 + 1) if safekeepers else None
-    if clock_error_s:
-        events = sorted(events, key=lambda event: _dated(event, clock_error_s))
-    mattered = 0
-    for event in events:
-        mattered += order.observe(event)
-        if flushes is not None and event.kind == "lsn":
-            flushes.observe(event)
+    mattered = sum(order.observe(event) for event in events)
+    if safekeepers:
+        flushes = FlushQuorum(safekeepers // 2 + 1)
+        # Only what several nodes report is dated anew: one node's own order is exact.
+        for event in sorted(events, key=lambda event: _dated(event, clock_error_s)):
+            if event.kind == "lsn":
+                flushes.observe(event)
     return mattered
 
 

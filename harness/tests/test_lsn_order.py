@@ -116,3 +116,9 @@ def test_a_flush_dated_a_little_late_is_forgiven_where_clocks_err() -> None:
     with pytest.raises(CheckFailed):
         check_lsn_order(reports.events, safekeepers=3, clock_error_s=0.5)
     check_lsn_order(reports.events, safekeepers=3, clock_error_s=1.5)
+
+
+def test_reports_of_a_dead_incarnation_are_not_carried_into_the_next_by_clock_error():
+    reports = Reports().lsn("sk0", "commit_lsn", 16).process("sk0", "started")
+    reports = reports.lsn("sk0", "commit_lsn", 8)
+    assert check_lsn_order(reports.events, clock_error_s=5.0) == 3
