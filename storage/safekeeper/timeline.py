@@ -13,7 +13,7 @@ import logging
 from collections.abc import Sequence
 from typing import Any
 
-from storage.consensus.messages import AppendRequest, ProposerMessage
+from storage.consensus.messages import AppendRequest, ProposerMessage, VoteRequest
 from storage.consensus.wal_run import WalRun
 from storage.errors import BadRequest, NotReady, PortError
 from storage.events import emit
@@ -129,8 +129,9 @@ class Timeline:
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"an election of {self.id}"):
                     await self._carry_out(effects, pusher)
-            if self.acceptor.term != term:
-                emit("term", **self._ids, term=self.acceptor.term)
+            if self.acceptor.term != term and isinstance(message, VoteRequest):
+                emit("term", **self._ids, term=message.term)
+                emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
             self._show_progress()
             self.flush_wakeups.notify()
 

@@ -153,3 +153,21 @@ def test_commit_lsn_reaches_an_idle_safekeeper_soon():
             assert (await cluster.status(name))["commit_lsn"] == str(end)
 
     run_cluster(story)
+
+
+def test_votes_and_elections_are_observable():
+    async def story(cluster: Cluster):
+        for number in (7, 8):
+            await cluster.proposer(number).elect()
+        await asyncio.sleep(5)
+        events = cluster.backend.events()
+        votes = [
+            (e.node, e.fields["term"], e.fields["proposer"]) for e in events if e.kind == "vote"
+        ]
+        assert sorted(votes) == [(name, t, t + 6) for name in cluster.names for t in (1, 2)]
+        elected = [(e.fields["term"], e.fields["proposer"]) for e in events if e.kind == "elected"]
+        assert elected in ([(1, 7), (2, 8)], [])
+        names = {e.fields["name"] for e in events if e.kind == "lsn"}
+        assert names <= {"flush_lsn", "commit_lsn", "truncate_lsn", "remote_consistent_lsn"}
+
+    run_cluster(story)

@@ -207,7 +207,8 @@ def test_a_commit_heard_from_a_peer_wakes_the_stream():
         async with asyncio.timeout(10):
             await read(stream, first, end)
 
-    run_cluster(story)
+    # Heartbeats would wake the stream as well, later.
+    run_cluster(story, heartbeat_s=100.0, silence_max_s=300.0)
 
 
 def test_pageservers_feedback_is_told_to_everybody_and_ends_an_idle_stream():
