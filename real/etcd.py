@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aetcd import rpc
-from grpc.aio import EOF, UsageError  # type: ignore[import-untyped]
+from grpc.aio import EOF, UsageError
 
 from storage.errors import BrokerError
 
