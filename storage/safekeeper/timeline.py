@@ -305,6 +305,11 @@ class Timeline:
     async def read(self, begin_lsn: Lsn, end_lsn: Lsn) -> bytes:
         """Flushed WAL of ``[begin_lsn, end_lsn)``, from memory if it is recent. ``DiskError``."""
         assert begin_lsn < end_lsn <= self.acceptor.flush_lsn, f"{begin_lsn}..{end_lsn}"
+        hole_end_lsn = min(end_lsn, self.acceptor.identity.start_lsn)
+        if begin_lsn < hole_end_lsn:
+            return bytes(hole_end_lsn - begin_lsn) + (
+                await self.read(hole_end_lsn, end_lsn) if hole_end_lsn < end_lsn else b""
+            )
         if begin_lsn >= self._recent.begin_lsn:
             return self._recent.read(begin_lsn, end_lsn)
         return await self.segments.read(begin_lsn, end_lsn)

@@ -72,6 +72,26 @@ def test_commits_go_on_without_one_safekeeper_which_catches_up_from_a_donor():
     run_cluster(story)
 
 
+def test_a_donor_that_breaks_off_is_asked_again():
+    async def story(cluster: Cluster):
+        await cluster.backend.kill("sk2")
+        proposer = cluster.proposer(wal_retained_bytes_max=64 * 1024)
+        writer = Writer(proposer, (await proposer.elect()).start_lsn)
+        for _ in range(50):
+            end = await writer.commit(bytes(200_000))
+        network = cluster.backend.network
+        network.delay("sk2", "harness", 0.02)
+        await cluster.start("sk2")
+        for _ in range(30):
+            for name in ("sk0", "sk1"):
+                network.reset("harness", name)
+            await asyncio.sleep(0.15)
+        await cluster.level(end)
+        assert len(await cluster.digests(end)) == 1
+
+    run_cluster(story)
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_acknowledged_wal_survives_the_death_of_every_host(seed):
     async def story(cluster: Cluster):

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from storage.errors import BadRequest
+from storage.http.client import call
 from storage.lsn import Lsn
 from storage.safekeeper.commands import (
     IdentifySystem,
@@ -143,6 +144,26 @@ def test_a_stream_from_the_beginning_of_the_segment_shows_the_hole_before_the_st
         client = await session("sk0")
         stream = await client.copy_both("START_REPLICATION 0/1000000 TIMELINE 1")
         assert len(await read(stream, START, end)) == end - START
+
+    run_cluster(story)
+
+
+def test_the_hole_before_a_start_in_mid_segment_reads_as_zeros():
+    async def story(cluster: Cluster):
+        start = Lsn(START + 3 * 8192 + 24)
+        timeline = "7" * 32
+        path = f"/v1/tenant/{TENANT}/timeline/{timeline}"
+        body = {
+            "start_lsn": str(start),
+            "system_id": SYSTEM_ID,
+            "pg_version": 16,
+            "wal_segment_size": SEGMENT,
+            "safekeepers": cluster.addresses,
+        }
+        await call("POST", "sk0", 7676, path, body)
+        client = await session("sk0", timeline_id=timeline)
+        stream = await client.copy_both(f"START_REPLICATION {START} TIMELINE 1")
+        assert await read(stream, START, start) == bytes(start - START)
 
     run_cluster(story)
 

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Coroutine
+from collections.abc import AsyncGenerator, Coroutine
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
 from storage.consensus.messages import (
     AcceptorMessage,
-    AppendRequest,
     ProposerMessage,
     decode_acceptor,
     encode,
     encode_append_header,
 )
-from storage.errors import SeawallError
+from storage.errors import ProtocolError, SeawallError
 from storage.log import one_line
 from storage.tasks import ShutdownRequested, TaskKind, TaskRegistry
 from storage.walproposer.options import ProposerOptions
@@ -193,13 +193,16 @@ class SafekeeperLink:
                 while (request := self._campaign.next_append(self._name)) is not None:
                     await stream.send(encode_append_header(request), request.data)
                 self._sending = False
-        except (ConnectionError, ShutdownRequested) as error:
+        except (ConnectionError, ProtocolError, ShutdownRequested) as error:
             logger.debug("safekeeper %s: %s", self._name, error)
         finally:
             self._sending = False
 
     async def _catch_up(self, stream: CopyStream) -> None:
-        """Forward WAL that memory does not hold any more from a safekeeper that has it."""
+        """Forward WAL that memory does not hold any more from a safekeeper that has it.
+
+        What goes wrong with the donor is not this connection's fault: another try will follow.
+        """
         found = self._campaign.donor_for(self._name)
         if found is None:
             await asyncio.sleep(self._owner.options.reconnect_min_s)
@@ -207,15 +210,21 @@ class SafekeeperLink:
         donor, end_lsn = found
         begin_lsn = self._campaign.peers[self._name].next_lsn
         logger.info("%s needs WAL from %s: reading it back from %s", self._name, begin_lsn, donor)
-        try:
-            async for data in fetch_wal(self._owner.donor(donor), begin_lsn, end_lsn):
-                request: AppendRequest = self._campaign.forward(self._name, data)
+        async with aclosing(fetch_wal(self._owner.donor(donor), begin_lsn, end_lsn)) as pieces:
+            while (data := await self._next_piece(pieces, donor)) is not None:
+                request = self._campaign.forward(self._name, data)
                 await stream.send(encode_append_header(request), data)
+
+    async def _next_piece(self, pieces: AsyncGenerator[bytes, None], donor: str) -> bytes | None:
+        """The donor's next piece; ``None`` when there are no more, or it failed."""
+        try:
+            return await anext(pieces, None)
+        except ShutdownRequested:
+            raise
         except EXPECTED_FAILURES as error:
-            if isinstance(error, ShutdownRequested | ConnectionError):
-                raise
             logger.info("reading WAL back from %s: %s", donor, one_line(error))
-            await asyncio.sleep(self._owner.options.reconnect_max_s)
+            await asyncio.sleep(self._owner.options.reconnect_min_s)
+            return None
 
 
 def _push_command(pageserver: str | None) -> str:
