@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import threading
 from asyncio import events
 from collections.abc import Awaitable, Callable, Coroutine, Generator, Mapping
 from contextvars import Context, copy_context
@@ -18,7 +19,7 @@ from typing import Any
 from harness.backend import HARNESS
 from sim.endings import Endings
 from sim.environment import SimEnvironment
-from sim.errors import Deadlock, Livelock, WorldOver
+from sim.errors import Deadlock, Livelock, Nondeterminism, WorldOver
 from sim.handles import SimHandle, SimTimerHandle, describe_callback
 from sim.network import SimNetwork
 from sim.networking import Networking
@@ -91,7 +92,9 @@ class SimLoop(Networking, Endings):
     def call_soon_threadsafe(  # type: ignore[override]
         self, callback: Callable[..., Any], *args: Any, context: Context | None = None
     ) -> asyncio.Handle:
-        """The same as :meth:`call_soon`: there is only one thread."""
+        """The same as :meth:`call_soon`; a call from another thread is refused."""
+        if threading.get_ident() != self._source.thread:
+            raise Nondeterminism("another thread called the loop; a simulation has one thread only")
         return self.call_soon(callback, *args, context=context)
 
     def call_later(  # type: ignore[override]
@@ -271,7 +274,7 @@ class SimLoop(Networking, Endings):
 
     def _waiting_tasks(self) -> list[str]:
         return [
-            f"[{incarnation.name}] {describe_await(task)}"
+            f"[{incarnation.name}{_remark(incarnation)}] {describe_await(task)}"
             for incarnation in self.nodes.everyone()
             if incarnation.alive
             for task in incarnation.tasks
@@ -288,3 +291,7 @@ class SimLoop(Networking, Endings):
 
     def __repr__(self) -> str:
         return f"<SimLoop seed={self.seeds.root} t={self.time()} nodes={HARNESS}>"
+
+
+def _remark(incarnation: Incarnation) -> str:
+    return ", paused" if incarnation.life is Life.PAUSED else ""

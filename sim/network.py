@@ -151,5 +151,10 @@ class SimNetwork:
         """An end is closed; no fault concerns it any more."""
         self._connections.pop(end, None)
 
+    def shut_down(self) -> None:
+        """The program is over: close what it left open, so that its protocols hear of the end."""
+        for end in list(self._connections):
+            end.abort()
+
     def __repr__(self) -> str:
         return f"<SimNetwork of {', '.join(self._hosts) or 'no hosts'}>"

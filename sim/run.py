@@ -58,6 +58,7 @@ def _end_tasks(loop: SimLoop) -> None:
     left = [task for task in loop.nodes.home.tasks if not task.done()]
     for task in left:
         task.cancel()
+    loop.network.shut_down()
     if left:
         loop.run_until_complete(asyncio.gather(*left, return_exceptions=True))
     if loop.has_asyncgens():

@@ -301,7 +301,7 @@ def test_a_dying_coroutine_cannot_touch_the_world_at_its_end():
             loop.call_later(1, errors.append, "rang")
 
     async def main():
-        server = await asyncio.start_server(lambda reader, writer: None, "b", 1)
+        server = await loop.create_server(asyncio.Protocol, "b", 1)
         start(loop, "a", talker())
         await asyncio.sleep(1)
         loop.nodes.crash("a")

@@ -4,6 +4,7 @@ import asyncio
 import gc
 import inspect
 import math
+import threading
 import weakref
 
 import pytest
@@ -165,6 +166,36 @@ def test_deadlock_names_what_every_task_awaits():
         match=r"\[harness\] main: .*\n.*\[sk0\] stuck: .*stuck_on_a_queue .* > Queue.get",
     ):
         sim.run(main)
+
+
+def test_a_deadlock_on_a_paused_node_says_so():
+    async def main():
+        loop = asyncio.get_running_loop()
+        with loop.nodes.acting_as("sk0"):
+            task = loop.create_task(asyncio.sleep(5))
+        await asyncio.sleep(1)
+        loop.nodes.pause("sk0")
+        await asyncio.shield(task)
+
+    with pytest.raises(sim.Deadlock, match=r"\[sk0, paused\] task-\d+: sleep"):
+        sim.run(main)
+
+
+def test_other_threads_cannot_call_the_loop():
+    caught = []
+
+    def call(loop):
+        try:
+            loop.call_soon_threadsafe(print)
+        except sim.Nondeterminism as error:
+            caught.append(str(error))
+
+    loop = sim.SimLoop(0)
+    thread = threading.Thread(target=call, args=(loop,))
+    thread.start()
+    thread.join()
+    loop.close()
+    assert caught == ["another thread called the loop; a simulation has one thread only"]
 
 
 def test_livelock_names_the_callback():
@@ -371,7 +402,7 @@ def test_worlds_in_one_process_do_not_grow():
                 await asyncio.sleep(1)
 
         async def serve():
-            await asyncio.start_server(lambda reader, writer: None, "a", 1)
+            await loop.create_server(asyncio.Protocol, "a", 1)
             await stubborn()
 
         with loop.nodes.acting_as("a"):
@@ -393,5 +424,6 @@ def test_worlds_in_one_process_do_not_grow():
     before = len(gc.get_objects())
     loops += [world() for _ in range(2000)]
     gc.collect()
-    assert [ref for ref in loops if ref() is not None] == []
+    alive = [ref for ref in loops if ref() is not None]
+    assert len(alive) <= 1  # asyncio's C code remembers the last loop that ran.
     assert len(gc.get_objects()) - before < 200 + len(loops)
