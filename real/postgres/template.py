@@ -6,7 +6,6 @@ A template is cached below a directory the caller names; several processes may b
 
 from __future__ import annotations
 
-import fcntl
 import io
 import os
 import shutil
@@ -18,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.errors import HarnessError
-from real.postgres.binaries import Binaries, as_user, server_user
+from real.postgres.binaries import Binaries, as_user, locked, server_user
 from storage.lsn import Lsn
 
 SUPERUSER = "postgres"
@@ -54,22 +53,10 @@ def template(binaries: Binaries, wal_segment_size: int, cache: Path) -> Template
         )
     name = f"initdb-{binaries.version}-{wal_segment_size // MIB}MiB"
     path = cache / name
-    _make_cache(cache)
-    with (cache / f"{name}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
+    with locked(cache, name):
         if not path.exists():
             _build(binaries, wal_segment_size, path)
     return _describe(binaries, path)
-
-
-def _make_cache(cache: Path) -> None:
-    try:
-        cache.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise HarnessError(
-            f"cannot keep PostgreSQL's template in {str(cache)!r}: {error.strerror}; name another "
-            "directory in SEAWALL_CACHE_DIR"
-        ) from error
 
 
 def _build(binaries: Binaries, wal_segment_size: int, path: Path) -> None:
