@@ -11,7 +11,7 @@ import logging
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 
-from storage.durable import TEMPORARY_SUFFIX
+from storage.durable import TEMPORARY_SUFFIX, parent_of
 from storage.errors import CorruptData, FileMissing
 from storage.ids import TenantTimelineId
 from storage.pageserver.layer import Layer
@@ -32,6 +32,14 @@ def tenant_directory(tenant_id: str) -> str:
     return f"{TENANTS}/{tenant_id}"
 
 
+async def make_directory(disk: Disk, path: str) -> None:
+    """Create a directory with its parents, every name of them durable; ``DiskError``."""
+    await disk.mkdir(path)
+    while path:
+        path = parent_of(path)
+        await disk.sync_dir(path)
+
+
 class LayerFiles:
     """File operations on layers; every method raises ``PortError``. Callers hold the gate."""
 
@@ -50,7 +58,7 @@ class LayerFiles:
 
     async def load(self, listed: Iterable[tuple[LayerName, int]]) -> list[Layer]:
         """The layers an index lists; removes every other file, and those of a wrong size."""
-        await self._disk.mkdir(self._directory)
+        await make_directory(self._disk, self._directory)
         layers = {str(name): Layer(name, size, self.path(name)) for name, size in listed}
         for text in await self._disk.listdir(self._directory):
             path = f"{self._directory}/{text}"

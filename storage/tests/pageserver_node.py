@@ -16,7 +16,7 @@ from storage.http.client import call
 from storage.node import NodeContext
 from storage.pageserver import node
 from storage.ports import Ports
-from storage.tests.pageserver_world import QUIET, START, TENANT, TIMELINE, KvHistory
+from storage.tests.pageserver_world import QUIET, START, STORY_S_MAX, TENANT, TIMELINE, KvHistory
 from storage.tests.scripted_safekeeper import ScriptedSafekeeper
 from storage.wire.client import Client, ConnectOptions, connect
 
@@ -94,7 +94,8 @@ def play(story: Callable[[Node], Awaitable[None]], **options: Any) -> None:
         with loop.nodes.acting_as("sk0"):
             await loop.create_task(stage.safekeeper.listen())
         await stage.start()
-        await story(stage)
+        async with asyncio.timeout(STORY_S_MAX):
+            await story(stage)
         await stage.stop()
         await stage.safekeeper.close()
 

@@ -44,6 +44,10 @@ QUIET: Mapping[str, Any] = {
 """Options under which nothing is flushed or compacted unless the test says so."""
 
 
+STORY_S_MAX = 3000.0
+"""Virtual seconds after which a story that waits for ever fails instead."""
+
+
 class KvHistory:
     """Writes key-value WAL and remembers every version of every page: the read model."""
 
@@ -198,7 +202,8 @@ def play(story: Callable[[Rig], Awaitable[None]], **options: Any) -> None:
         loop = asyncio.get_running_loop()
         assert isinstance(loop, sim.SimLoop)
         rig = Rig(loop, options)
-        await story(rig)
+        async with asyncio.timeout(STORY_S_MAX):
+            await story(rig)
         await rig.tenants.stop()
         await rig.environment.registry.shutdown()
         for server in rig.servers:

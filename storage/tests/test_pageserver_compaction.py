@@ -156,7 +156,7 @@ def test_a_branchs_image_holds_what_it_inherits() -> None:
     async def story(rig: Rig) -> None:
         history = KvHistory()
         root = await rig.timeline()
-        history.fill(60, keys=400)
+        history.fill(60, keys=1200)
         await ingest(root, history)
         point, blocks = history.end, len(history.versions)
         child = await create_timeline(
@@ -170,6 +170,7 @@ def test_a_branchs_image_holds_what_it_inherits() -> None:
         assert len([k for k in everything if k[0] == 0]) >= blocks
         root.break_down("the child does not need it for what its image holds")
         inherited = set(history.versions) - set(on_child.versions)
+        assert len(inherited) > 5
         for block in sorted(inherited):
             assert await child.get(kv_key(block), child.last_record_lsn) == history.page(
                 block, point

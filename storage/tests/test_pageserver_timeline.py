@@ -6,9 +6,11 @@ import asyncio
 
 import pytest
 
+from sim.inode import Loss
 from storage.errors import LsnOutOfScope, NotReady
 from storage.lsn import Lsn
 from storage.pageserver.read_view import ReadPoint, read_view
+from storage.pageserver.states import State
 from storage.tests.pageserver_world import (
     KV,
     START,
@@ -185,6 +187,48 @@ def test_disk_consistent_never_passes_a_layer_in_memory() -> None:
         assert timeline.disk_consistent.value == history.end
 
     play(story)
+
+
+def test_what_disk_consistent_promises_survives_a_power_cut() -> None:
+    async def story(rig: Rig) -> None:
+        history = KvHistory()
+        timeline = await rig.timeline()
+        rig.store.outage()
+        for part in range(5):
+            history.fill(20, seed=part)
+            await ingest(timeline, history)
+            timeline.freeze()
+            await timeline.disk_consistent.wait_for(history.end)
+            before = rig.disk.snapshot().files
+            rig.disk.crash_host(Loss.EVERYTHING)
+            after = rig.disk.snapshot().files
+            for layer in timeline.layers:
+                assert after[layer.path] == before[layer.path]
+        rig.store.restore()
+
+    play(story)
+
+
+def test_closing_waits_for_a_read_of_a_file() -> None:
+    async def story(rig: Rig) -> None:
+        history = KvHistory()
+        timeline = await rig.timeline()
+        history.fill(20)
+        await ingest(timeline, history)
+        await flush(timeline)
+        rig.disk.stall()
+        reading = asyncio.ensure_future(timeline.get(kv_key(0), history.end))
+        await asyncio.sleep(1)
+        stopping = asyncio.ensure_future(rig.tenants.stop())
+        await asyncio.sleep(30)
+        assert timeline.state.state is State.STOPPING
+        assert not reading.done()
+        assert not stopping.done()
+        rig.disk.resume()
+        await stopping
+        assert await reading == history.page(0, history.end)
+
+    play(story, index_cache_size=0)
 
 
 def test_an_outage_of_the_store_delays_only_the_remote_position() -> None:

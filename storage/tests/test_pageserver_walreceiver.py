@@ -210,6 +210,9 @@ def test_callmemaybe_starts_a_stream_and_is_refused_for_strangers() -> None:
         rig.tenants.get(TENANT).call_me_maybe(TIMELINE, safekeeper.address)
         await timeline.last_record.wait_for(stage.history.end)
         safekeeper.end_streams()
+        await asyncio.sleep(1.5)
+        receiver = rig.tenants.get(TENANT).receivers[TIMELINE]
+        assert receiver.describe()["state"] == "disconnected", "the end of the stream ends it"
         await asyncio.sleep(60)
         assert safekeeper.streams == 1, "it will call again when there is more"
         stage.history.fill(5)
