@@ -4,7 +4,7 @@ import asyncio
 
 import pytest
 
-from harness.errors import CheckFailed
+from harness.errors import CheckFailed, NotYet
 from harness.topology import Topology
 from harness.verdict import RunSettings, Verdict
 from real.postgres import binaries
@@ -58,6 +58,30 @@ def test_pgbench_survives_migration_with_its_sums_right(runner):
         assert await check_sums(endpoint, done.transactions) == done.transactions
 
     run(runner, scenario)
+
+
+def test_record_without_a_page_image_raises_an_alarm_and_never_goes_unnoticed(runner):
+    """Any superuser can switch images off for a session; pages would silently be stale."""
+
+    async def scenario(world):
+        world.expect_log("without an image of it", reason="images are switched off on purpose")
+        cluster = await world.start(Topology())
+        endpoint = await cluster.endpoint("main")
+        await endpoint.put(1, "counts as a commit")
+        await endpoint.sql("create table plain (id int)")
+        for _ in range(2):
+            await endpoint.sql("set wal_consistency_checking = ''; insert into plain values (1)")
+
+        async def broken():
+            state = (await cluster.pageserver(0).timeline(endpoint.timeline)).state
+            if state != "Broken":
+                raise NotYet(f"the timeline is {state}")
+
+        await world.eventually(broken)
+
+    result = run(runner, scenario)
+    alarms = [line for line in result.evidence.logs if "without an image of it" in line.text]
+    assert {line.level for line in alarms} == {"ERROR"}
 
 
 def test_sums_that_differ_and_missing_transactions_are_told():
