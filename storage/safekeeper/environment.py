@@ -40,10 +40,17 @@ class Environment:
         name: str,
         work: Coroutine[Any, Any, None],
         timeline: TenantTimelineId,
+        *,
+        critical: bool = False,
     ) -> asyncio.Task[None]:
-        """Run a registered task for a timeline."""
+        """Run a registered task for a timeline; the node cannot go on without a ``critical`` one."""
         return self.registry.spawn(
-            kind, name, work, tenant_id=timeline.tenant_id, timeline_id=timeline.timeline_id
+            kind,
+            name,
+            work,
+            tenant_id=timeline.tenant_id,
+            timeline_id=timeline.timeline_id,
+            critical=critical,
         )
 
     def result_of(

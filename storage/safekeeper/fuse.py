@@ -1,7 +1,8 @@
-"""The cancellation fuse: work on a timeline that is dropped half way must stop the node.
+"""The fuse: work on a timeline that is dropped half way must stop the node (SYSTEM.md E2).
 
-A task cancelled between two disk operations leaves memory and disk disagreeing; nobody could tell
-what was promised. A crash and a reload from disk is the one state we know how to continue from.
+A task cancelled, or failed by a defect, between two disk operations leaves memory and disk
+disagreeing; nobody could tell what was promised. A crash and a reload from disk is the one state
+we know how to continue from.
 """
 
 from __future__ import annotations
@@ -26,15 +27,15 @@ class Fuse:
 
     @contextmanager
     def guard(self, work: str) -> Iterator[None]:
-        """Ordinary errors may leave the block; a cancellation blows the fuse."""
+        """Errors we raise on purpose may leave the block; anything else blows the fuse."""
         if self._reason is not None:
             raise FuseBlown(self._reason)
         try:
             yield
-        except Exception:
+        except SeawallError:
             raise
-        except BaseException:
-            self._reason = f"{work} was dropped half way"
+        except BaseException as error:
+            self._reason = f"{work} was dropped half way: {type(error).__name__}: {error}"
             self._blew.set()
             raise
 

@@ -60,7 +60,7 @@ class PushSession:
             return
         try:
             self._stream.post(encode(message))
-        except ConnectionError as error:
+        except (ConnectionError, ProtocolError) as error:
             logger.debug("answer to a proposer that has gone: %s", error)
 
     def hang_up(self, reason: str) -> None:

@@ -69,7 +69,9 @@ class Timeline:
         self._unanswered: list[Pusher] = []
         self._commit_shown = acceptor.commit_lsn
         self._remote_shown = acceptor.remote_consistent_lsn
-        environment.spawn(TaskKind.DISK, "wal flusher", self._flush_always(), self.id)
+        environment.spawn(
+            TaskKind.DISK, "wal flusher", self._flush_always(), self.id, critical=True
+        )
 
     @classmethod
     async def load(cls, directory: str, environment: Environment) -> Timeline:
@@ -125,10 +127,9 @@ class Timeline:
             if self.acceptor.must_flush_before(message):
                 await self._flush()
             term = self.acceptor.term
-            effects = self.acceptor.step(message)
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"an election of {self.id}"):
-                    await self._carry_out(effects, pusher)
+                    await self._carry_out(self.acceptor.step(message), pusher)
             if self.acceptor.term != term and isinstance(message, VoteRequest):
                 emit("term", **self._ids, term=message.term)
                 emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
@@ -186,7 +187,7 @@ class Timeline:
                 except PortError as error:
                     self.acceptor.write_failed()
                     raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
-            self._flushed(batch)
+                self._flushed(batch)
 
     def _flushed(self, batch: WriteBatch) -> None:
         self.acceptor.flushed(batch)

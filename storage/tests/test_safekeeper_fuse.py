@@ -8,7 +8,8 @@ import pytest
 
 from storage.errors import SeawallError
 from storage.safekeeper.fuse import Fuse, FuseBlown
-from storage.tests.safekeeper_cluster import Cluster, run_cluster
+from storage.safekeeper.state import Acceptor
+from storage.tests.safekeeper_cluster import Cluster, Writer, run_cluster
 
 
 def test_ordinary_errors_pass_and_a_cancellation_blows():
@@ -26,6 +27,29 @@ def test_ordinary_errors_pass_and_a_cancellation_blows():
             raise AssertionError("nothing is begun after that")
 
     run_cluster(story, count=1)
+
+
+@pytest.mark.parametrize("method", ["flushed", "take_batch", "_elected"])
+def test_a_defect_in_the_core_stops_the_node_instead_of_going_on(monkeypatch, method):
+    def broken(self: Acceptor, *arguments: object) -> None:
+        raise AssertionError("a defect")
+
+    async def story(cluster: Cluster):
+        proposer = cluster.proposer()
+        if method != "_elected":
+            writer = Writer(proposer, (await proposer.elect()).start_lsn)
+            monkeypatch.setattr(Acceptor, method, broken)
+            writer.write(b"x")
+        else:
+            monkeypatch.setattr(Acceptor, method, broken)
+            electing = asyncio.create_task(proposer.elect())
+            await asyncio.sleep(1)
+            electing.cancel()
+        await asyncio.sleep(20)
+        monkeypatch.undo()
+        assert all("a defect" in (cluster.backend.died(name) or "") for name in cluster.names)
+
+    run_cluster(story)
 
 
 def test_a_caller_that_goes_away_does_not_take_the_work_with_it():
