@@ -49,12 +49,20 @@ class Datagram(Delivery):
             self._context = endpoint.context
             self._loop.push(self)
 
-    def launch(self, now_s: float) -> None:
-        """Take the way across the link, with every fault it has."""
+    def launch(self) -> None:
+        """Take the way across the link."""
+        environment, link = self._loop.environment, self.link
+        if link.plain and not link.options.datagram_reordering:
+            environment.ring_at(environment._now + link.latency(), self)
+        else:
+            self._struggle(environment._now)
+
+    def _struggle(self, now_s: float) -> None:
+        """Take a way that may lose, keep, delay or reorder."""
         link, size = self.link, len(self.data)
         if link.cut:
             link.effects.bytes_cut += size
-        elif not link.holds(size, self.launch):
+        elif not link.holds(size, self._struggle):
             arrival_s = link.arrival_s(now_s, size) + self._lateness_s()
             self._loop.environment.ring_at(arrival_s, self)
 
@@ -108,16 +116,8 @@ class DatagramTransport(asyncio.DatagramTransport):
                 link.effects.datagrams_lost += 1
                 return
             link.effects.datagrams_duplicated += 1
-            self._launch(link, target, data)
-        self._launch(link, target, data)
-
-    def _launch(self, link: Link, target: Address, data: bytes) -> None:
-        environment = self._loop.environment
-        datagram = Datagram(self._loop, link, self._address, target, data)
-        if link.plain and not link.options.datagram_reordering:
-            environment.ring_at(environment._now + link.latency(), datagram)
-        else:
-            datagram.launch(environment._now)
+            Datagram(self._loop, link, self._address, target, data).launch()
+        Datagram(self._loop, link, self._address, target, data).launch()
 
     def receive(self, datagram: Datagram) -> None:
         """A datagram is here; runs as a ready callback of the node."""

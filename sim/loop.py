@@ -204,9 +204,10 @@ class SimLoop(Networking, Endings):
     def _run(self) -> None:
         """One instant after the other: run all that is ready, then move time. Bound for speed."""
         ready, take, environment = self._ready, self._ready.take, self.environment
-        append, advance = self.trace.append, environment.advance
+        trace, pending, advance = self.trace, self.trace.pending, environment.advance
         while True:
             executed = 0
+            entries = len(pending)
             while ready and not self._stopping:
                 handle = take()
                 callback = handle._callback
@@ -221,7 +222,9 @@ class SimLoop(Networking, Endings):
                     self._callback_failed(handle, error)
                 if executed > self._callbacks_max:
                     raise Livelock(self._livelock_message(handle))
-            append((environment._now, INSTANT, executed))
+            trace.callbacks += executed
+            if len(pending) == entries:
+                pending.append((environment._now, INSTANT, executed))
             if self._stopping:
                 return
             if not advance():

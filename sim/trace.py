@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import marshal
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from operator import itemgetter
 from typing import Any
@@ -27,7 +27,7 @@ Entry = tuple[Any, ...]
 """``(at_s, kind, …)``: built-in values only, of types that marshal."""
 
 INSTANT = "instant"
-"""Kind of the entry ``(at_s, INSTANT, callbacks run)`` that closes every instant."""
+"""Kind of the entry ``(at_s, INSTANT, callbacks run)`` of an instant that left no other entry."""
 MESSAGE = "message"
 """Kind of the entry ``(at_s, MESSAGE, source, target, bytes, crc32c)`` of a delivery."""
 
@@ -48,8 +48,11 @@ class Trace:
     def __init__(self, options: TraceOptions, start_s: float) -> None:
         self.options = options
         self.start_s = start_s
-        self._pending: list[Entry] = []
-        self.append: Callable[[Entry], None] = self._pending.append
+        self.pending: list[Entry] = []
+        """Entries not hashed yet; the loop looks whether an instant left any."""
+        self.append: Callable[[Entry], None] = self.pending.append
+        self.callbacks = 0
+        """How many callbacks the loop has run; part of the digest."""
         self._hash = hashlib.sha256()
         self._folded = 0
         self._chunks: deque[tuple[int, bytes]] = deque()
@@ -62,10 +65,11 @@ class Trace:
         self.append((at_s, kind, node, tuple(plain.items())))
 
     def fold(self) -> None:
-        """Hash the pending entries; keep them, marshalled, as long as they are among the newest."""
-        pending = self._pending
-        if not pending:
-            return
+        """Hash the pending entries and keep them, marshalled, while they are among the newest.
+
+        For the loop, between two instants; readers see the same whether it was called or not.
+        """
+        pending = self.pending
         packed = marshal.dumps(pending, _MARSHAL_VERSION)
         self._hash.update(memoryview(packed)[_LIST_HEADER:])
         self._chunks.append((self._folded, packed))
@@ -79,17 +83,18 @@ class Trace:
 
     def digest(self) -> str:
         """32 hex digits that identify everything recorded so far."""
-        self.fold()
-        return self._hash.hexdigest()[:_DIGEST_DIGITS]
+        whole = self._hash.copy()
+        whole.update(marshal.dumps(self.pending, _MARSHAL_VERSION)[_LIST_HEADER:])
+        whole.update(b"%d entries, %d callbacks" % (len(self), self.callbacks))
+        return whole.hexdigest()[:_DIGEST_DIGITS]
 
     def __len__(self) -> int:
         """How many entries were recorded, kept or not."""
-        return self._folded + len(self._pending)
+        return self._folded + len(self.pending)
 
     def entries(self) -> list[Entry]:
         """The kept raw entries, oldest first."""
-        self.fold()
-        return [entry for _, packed in self._chunks for entry in marshal.loads(packed)]
+        return [entry for _, entry in self._numbered()]
 
     def observations(self) -> list[Event]:
         """Typed events without deliveries, in order."""
@@ -97,16 +102,17 @@ class Trace:
 
     def events(self) -> list[Event]:
         """Typed events and the kept deliveries, in order; times count from the run's start."""
-        self.fold()
         merged = list(self._observations)
-        for first, packed in self._chunks:
-            merged += [
-                (first + index, self._message(entry))
-                for index, entry in enumerate(marshal.loads(packed))
-                if entry[1] == MESSAGE
-            ]
+        for number, entry in self._numbered():
+            if entry[1] == MESSAGE:
+                merged.append((number, self._message(entry)))
         merged.sort(key=itemgetter(0))
         return [event for _, event in merged]
+
+    def _numbered(self) -> Iterator[tuple[int, Entry]]:
+        for first, packed in self._chunks:
+            yield from enumerate(marshal.loads(packed), first)
+        yield from enumerate(self.pending, self._folded)
 
     def _message(self, entry: Entry) -> Event:
         at_s, _, source, target, size, _ = entry
