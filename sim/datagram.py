@@ -45,7 +45,7 @@ class Datagram(Delivery):
         endpoint = self.link.host.datagram_ports.get(self.target[1])
         if endpoint is not None:
             self._callback = endpoint.receive
-            self._args = (self,)
+            self._args = (self.link, self.data, self.source)
             self._context = endpoint.context
             self._loop.push(self)
 
@@ -119,9 +119,8 @@ class DatagramTransport(asyncio.DatagramTransport):
             Datagram(self._loop, link, self._address, target, data).launch()
         Datagram(self._loop, link, self._address, target, data).launch()
 
-    def receive(self, datagram: Datagram) -> None:
+    def receive(self, link: Link, data: bytes, source: Address) -> None:
         """A datagram is here; runs as a ready callback of the node."""
-        source, data, link = datagram.source, datagram.data, datagram.link
         if self._closed or (self._peer is not None and source != self._peer):
             return
         now = self._loop.environment._now
