@@ -43,7 +43,7 @@ class Environment:
         *,
         critical: bool = False,
     ) -> asyncio.Task[None]:
-        """Run a registered task for a timeline; the node cannot go on without a ``critical`` one."""
+        """Run a task for a timeline; the node cannot go on without a ``critical`` one."""
         return self.registry.spawn(
             kind,
             name,
