@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import logging
 
+from storage.errors import DiskError
 from storage.http import server as http
 from storage.node import NodeContext
+from storage.pageserver.backoff import Backoff
 from storage.pageserver.environment import Environment
 from storage.pageserver.http_api import pageserver_api
 from storage.pageserver.ingest import register_kv_redo
@@ -46,12 +48,16 @@ def make_environment(context: NodeContext) -> Environment:
     )
 
 
+LOAD_RETRIES = 5
+"""How often the list of attached tenants is read again before the node gives up."""
+
+
 async def main(context: NodeContext) -> None:
     """Run a pageserver until ``context.stopping``; raises if one of its critical tasks ends."""
     environment = make_environment(context)
     registry = environment.registry
     tenants = Tenants(environment)
-    await tenants.load_attached()
+    await load_tenants(tenants, environment)
     service = PageService(environment, tenants)
     pages = await wire.serve(
         context.name,
@@ -73,6 +79,20 @@ async def main(context: NodeContext) -> None:
         await pages.close(within_s=SESSION_STOP_S)
         await registry.shutdown(within_s=SESSION_STOP_S)
     logger.info("pageserver %s stopped", context.name)
+
+
+async def load_tenants(tenants: Tenants, environment: Environment) -> None:
+    """Read what is attached; a disk that fails for a moment is no reason to die."""
+    backoff = Backoff(environment.ports.entropy)
+    while True:
+        try:
+            await tenants.load_attached()
+            return
+        except DiskError as error:
+            if backoff.failures == LOAD_RETRIES:
+                raise
+            logger.warning("reading the attached tenants: %s; trying again", error)
+            await asyncio.sleep(backoff.next_delay_s())
 
 
 async def _until_stopped(context: NodeContext, registry: TaskRegistry) -> None:

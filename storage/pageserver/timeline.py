@@ -66,6 +66,7 @@ class Timeline:
         self.layers: LayerMap[Layer] = LayerMap()
         self.open_layer = MemoryLayer(Lsn(consistent + 1))
         self.open_since_s: float | None = None
+        self._announced_lsn = consistent
         self.frozen: list[FrozenLayer] = []
         self.flush_wanted = asyncio.Event()
         self.flush_done = asyncio.Event()
@@ -91,13 +92,19 @@ class Timeline:
 
     def finish_batch(self) -> None:
         """Wake readers, report the position, freeze the open layer when it is large enough."""
-        self.last_record.notify()
-        self._emit("last_record_lsn", self.last_record_lsn)
-        if self.open_since_s is None:
+        self._announce()
+        if self.open_since_s is None and self.is_dirty():
             self.open_since_s = asyncio.get_running_loop().time()
             self.flush_wanted.set()
         if self.open_layer.size_bytes >= self.environment.options.checkpoint_distance:
             self.freeze()
+
+    def _announce(self) -> None:
+        """Wake readers and report the position, before anything reports what follows from it."""
+        if self.last_record_lsn > self._announced_lsn:
+            self._announced_lsn = self.last_record_lsn
+            self.last_record.notify()
+            self._emit("last_record_lsn", self.last_record_lsn)
 
     def is_dirty(self) -> bool:
         """Whether records were ingested since the open layer began."""
@@ -107,6 +114,7 @@ class Timeline:
         """Close the open layer at the last record and hand it to the flush; harmless if clean."""
         if not self.is_dirty():
             return
+        self._announce()
         end_lsn = Lsn(self.last_record_lsn + 1)
         self.open_layer.freeze(end_lsn)
         self.frozen.append(FrozenLayer(self.open_layer, self.prev_record_lsn))

@@ -32,7 +32,7 @@ class Node:
         self.history = KvHistory()
         self.safekeeper = ScriptedSafekeeper("sk0", START, lambda: self.history.wal)
         self.store = SimObjectStore(loop, random.Random(2))
-        self._disk = SimDisk(loop, random.Random(1))
+        self.disk = SimDisk(loop, random.Random(1))
         self._broker = SimBroker(loop, random.Random(3))
         self._options = {**QUIET, "discovery": "callmemaybe", **options}
         self.context: NodeContext | None = None
@@ -40,7 +40,7 @@ class Node:
 
     async def start(self) -> None:
         ports = Ports(
-            self._disk.view(),
+            self.disk.view(),
             self.store.view("ps0"),
             self._broker.view("ps0"),
             SimClock(self.loop, random.Random(4)),

@@ -130,7 +130,7 @@ class Rig:
             await self.tenants.stop()
             await self.environment.registry.shutdown()
         self.begin()
-        await self.tenants.load_attached()
+        await node.load_tenants(self.tenants, self.environment)
         tenant = self.tenants.get(TENANT)
         await tenant.state.wait_active()
         return tenant
@@ -157,7 +157,9 @@ def make_environment(rig: Rig, name: str, options: Mapping[str, Any]) -> Environ
     return node.make_environment(NodeContext(name, ports, options))
 
 
-async def ingest(timeline: Timeline, history: KvHistory, upto: Lsn | None = None) -> None:
+async def ingest(
+    timeline: Timeline, history: KvHistory, upto: Lsn | None = None, *, finish: bool = True
+) -> None:
     """Feed the WAL that the timeline lacks, up to the end of a record."""
     ingestion = WalIngest(timeline, timeline.environment.postgres)
     begin = timeline.last_record_lsn
@@ -166,7 +168,8 @@ async def ingest(timeline: Timeline, history: KvHistory, upto: Lsn | None = None
     reader.feed(history.wal[begin - history.start : end - history.start])
     for raw in reader.records():
         await ingestion.ingest(raw)
-    timeline.finish_batch()
+    if finish:
+        timeline.finish_batch()
     assert timeline.last_record_lsn == end
 
 

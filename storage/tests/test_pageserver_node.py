@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from sim.disk_faults import DiskFault, DiskOperation
 from storage.errors import BadRequest
 from storage.http.client import HttpError
 from storage.lsn import Lsn
@@ -232,6 +233,19 @@ def test_the_node_stops_while_the_store_is_away() -> None:
         await stage.start()
 
     play(story, stop_flush_timeout_s=2.0)
+
+
+def test_a_disk_that_fails_for_a_moment_does_not_prevent_the_start() -> None:
+    async def story(stage: Node) -> None:
+        await stage.timeline(5)
+        await stage.stop()
+        stage.disk.arm(DiskFault.EIO, DiskOperation.OPEN, path_prefix="attached", times=2)
+        await stage.start()
+        assert stage.disk.effects["calls_failed"] == 2
+        await stage.http("POST", f"/tenant/{TENANT}/attach")
+        assert (await stage.http("GET", PATH))["last_record_lsn"] == str(stage.history.end)
+
+    play(story)
 
 
 def test_a_wrong_option_is_named() -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from sim.inode import Loss
 from storage.errors import LsnOutOfScope, NotReady
+from storage.events import Field, current_sink
 from storage.lsn import Lsn
 from storage.pageserver.read_view import ReadPoint, read_view
 from storage.pageserver.states import State
@@ -207,6 +208,35 @@ def test_what_disk_consistent_promises_survives_a_power_cut() -> None:
         rig.store.restore()
 
     play(story)
+
+
+def test_positions_are_reported_in_an_order_that_makes_sense() -> None:
+    reports: list[tuple[str, int]] = []
+
+    def sink(kind: str, fields: dict[str, Field]) -> None:
+        if kind == "lsn":
+            reports.append((str(fields["name"]), int(fields["value"] or 0)))
+
+    async def story(rig: Rig) -> None:
+        current_sink.set(sink)
+        history = KvHistory()
+        timeline = await rig.timeline()
+        for part in range(3):
+            history.fill(5, seed=part)
+            await ingest(timeline, history)
+            history.put((1, b"x"))
+            await ingest(timeline, history, finish=False)
+            await flush(timeline)
+            timeline.finish_batch()
+            await asyncio.sleep(100)
+
+    play(story, checkpoint_timeout_s=1.0)
+    newest = {"last_record_lsn": 0, "disk_consistent_lsn": 0, "remote_consistent_lsn": 0}
+    for name, value in reports:
+        assert value > newest[name]
+        newest[name] = value
+        assert list(newest.values()) == sorted(newest.values(), reverse=True)
+    assert len(reports) == 12
 
 
 def test_closing_waits_for_a_read_of_a_file() -> None:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 
 import pytest
 
+from sim.disk_faults import DiskFault
 from sim.service import ServiceFaults
-from storage.errors import Conflict, CorruptData
+from storage.errors import Conflict, CorruptData, DiskError
 from storage.lsn import Lsn
 from storage.pageserver.compaction import Compactor
 from storage.pageserver.index import TimelineIndex
@@ -183,7 +185,7 @@ def test_an_index_upload_carried_out_late_does_not_undo_a_newer_one() -> None:
 
 @pytest.mark.parametrize("seed", range(6))
 def test_whatever_the_store_does_nothing_acknowledged_is_lost(seed: int) -> None:
-    """Refusals, lost replies, late effects, slowness; compactions, restarts and power cuts."""
+    """Refusals, lost replies, late effects, slowness, failing disks; restarts and power cuts."""
 
     async def story(rig: Rig) -> None:
         generator = random.Random(seed)
@@ -197,8 +199,12 @@ def test_whatever_the_store_does_nothing_acknowledged_is_lost(seed: int) -> None
         for step in range(25):
             history.fill(15, keys=200, seed=1000 * seed + step)
             await ingest(timeline, history)
+            if step % 3 == 0:
+                fault = generator.choice([DiskFault.EIO, DiskFault.ENOSPC])
+                rig.disk.arm(fault, times=generator.randrange(1, 4))
             timeline = await _disturb(rig, timeline, generator)
             await ingest(timeline, history)
+            rig.disk.disarm()
             await check(timeline, history, generator.sample(history.ends, 3))
             assert_references_hold(rig)
         rig.store.service.inject(ServiceFaults())
@@ -230,7 +236,8 @@ async def _disturb(rig: Rig, timeline: Timeline, generator: random.Random) -> Ti
         case 2:
             await flush(timeline)
         case 3:
-            await Compactor(timeline).compact()
+            with contextlib.suppress(DiskError):
+                await Compactor(timeline).compact()
         case _:
             is_crash = generator.random() < 0.7
             timeline = (await rig.restart(crash=is_crash)).timeline(TIMELINE)
