@@ -35,7 +35,8 @@ def run_once(policy: str, rounds: int = _ROUNDS) -> int:
         return messages
 
     messages = run_on(loop, main)
-    assert loop.trace.digest() and len(loop.trace) >= 2 * messages, "the trace was not on"
+    assert len(loop.trace) > messages, "the trace was not on"
+    assert loop.trace.digest(), "the run has no identity"
     return messages
 
 
