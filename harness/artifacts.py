@@ -11,6 +11,9 @@ from pathlib import Path
 
 from harness.runner import RunResult
 
+CONTINUATION = " " * 14 + "| "
+"""Begins every further line of a log record, so that no traceback can pass for a record."""
+
 
 def run_directory(nodeid: str, result: RunResult) -> str:
     """Name of a run's directory: readable, unique for (node id, settings)."""
@@ -26,7 +29,8 @@ def write_artifacts(directory: Path, nodeid: str, result: RunResult) -> str:
     target.mkdir(parents=True, exist_ok=True)
     with (target / "log.txt").open("w", encoding="utf-8") as log:
         for line in result.evidence.logs:
-            log.write(f"{line.at_s:12.6f}  {line.node:<10} {line.level:<8} {line.text}\n")
+            text = line.text.replace("\n", "\n" + CONTINUATION)
+            log.write(f"{line.at_s:12.6f}  {line.node:<10} {line.level:<8} {text}\n")
     with (target / "events.jsonl").open("w", encoding="utf-8") as events:
         for event in result.evidence.events:
             row = {"at_s": event.at_s, "node": event.node, "kind": event.kind}

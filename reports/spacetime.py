@@ -1,152 +1,135 @@
-"""Space-time diagram: a lane for each node, slanted lines for messages, marks for faults.
+"""Space-time diagram: a lane for each node, a dart for each message, shaded spans for faults.
 
-A run has far more messages than a picture can hold: the window around the first fault (or the
-start of the run) is drawn, and the caption says what was left out.
+Time runs to the right at a scale that makes latencies visible, so a picture is wider than a page:
+the names of the lanes are a picture of their own, and stay while the other one is scrolled.
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass
+from html import escape
 
 from reports import svg
-from reports.model import TraceEvent
+from reports.lanes import Lanes, fault_band
+from reports.messages import WINDOW_PX_MAX, Message, Window
+from reports.story import Story
 
-WIDTH = 1080
-LEFT, RIGHT, TOP, LANE, BOTTOM = 110, 20, 26, 44, 34
-MESSAGES_MAX = 350
-MARKS = {
-    "started": ("#2b8a3e", "▲"),
-    "ready": ("#2b8a3e", "●"),
-    "stopping": ("#8d6b00", "▽"),
-    "stopped": ("#8d6b00", "■"),
-    "killed": ("#c92a2a", "✖"),
-    "paused": ("#5f3dc4", "‖"),
-    "resumed": ("#5f3dc4", "▶"),
-}
+WIDTH_MIN = 700
+MARGIN, TOP, LANE, BOTTOM = 16, 8, 38, 30
+NAMES_WIDTH = 84
+HEAD_LENGTH, HEAD_HALF = 7.0, 3.2
+LOST_SHARE = 0.6
+"""How much of the way a lost message is drawn."""
 
 
 @dataclass(frozen=True)
 class Diagram:
-    """The picture and the sentence below it."""
+    """A window's pictures; ``focus_px`` is where that is which it was chosen for."""
 
-    svg: str
+    names: str
+    picture: str
     caption: str
+    focus_px: int
 
 
-@dataclass(frozen=True)
-class Message:
-    """A message between two nodes; seconds from the run's start."""
-
-    sent_s: float
-    received_s: float
-    source: str
-    target: str
-    size: int
+def diagrams(story: Story) -> list[Diagram]:
+    """A diagram for each window of the run; none when no message was recorded."""
+    return [_diagram(story, window) for window in story.windows]
 
 
-def messages_of(events: list[TraceEvent]) -> list[Message]:
-    """Every message, in order of arrival."""
-    found = []
-    for event in events:
-        if event.kind == "message":
-            fields = event.fields
-            sent_s = fields["sent_us"] / 1e6 if "sent_us" in fields else event.at_s
-            size = fields.get("bytes", 0)
-            found.append(Message(sent_s, event.at_s, fields["src"], fields["dst"], size))
-    return found
+def left_out(story: Story) -> str:
+    """A sentence about what no diagram shows."""
+    shown = {id(message) for window in story.windows for message in window.messages}
+    text = f"{len(shown)} of {len(story.messages)} messages are drawn."
+    last_s = story.windows[-1].end_s if story.windows else 0.0
+    later = [moment.what for moment in story.moments if moment.at_s > last_s]
+    if later:
+        text += f" Not drawn: {', '.join(later[:4])}{' …' if len(later) > 4 else ''}."
+    if not story.scale.timed:
+        text += " Only one time of each message was recorded, so its line does not slant."
+    return text
 
 
-def window(messages: list[Message], faults: list[TraceEvent]) -> list[Message]:
-    """The messages to draw: a run of them that begins shortly before the first fault."""
-    if len(messages) <= MESSAGES_MAX:
-        return messages
-    first = 0
-    if faults:
-        before = sum(message.received_s < faults[0].at_s for message in messages)
-        first = min(max(0, before - MESSAGES_MAX // 3), len(messages) - MESSAGES_MAX)
-    return messages[first : first + MESSAGES_MAX]
-
-
-def spacetime(events: list[TraceEvent]) -> Diagram | None:
-    """The diagram, or ``None`` when no message was recorded."""
-    messages = messages_of(events)
-    if not messages:
-        return None
-    marks = [event for event in events if event.kind in ("process", "fault")]
-    faults = [event for event in marks if _is_fault(event)]
-    shown = window(messages, faults)
-    start_s = min(message.sent_s for message in shown)
-    end_s = max(message.received_s for message in shown)
-    if shown[-1] is messages[-1]:
-        end_s = max([end_s, *(event.at_s for event in marks)])
-    lanes = _lanes(messages, marks)
-    height = TOP + LANE * len(lanes) + BOTTOM
-    axis = svg.TimeAxis(start_s, end_s, left=LEFT, width=WIDTH - LEFT - RIGHT)
-    parts = axis.ticks(TOP - 8, height - BOTTOM)
-    for name, y in lanes.items():
-        parts.append(
-            svg.element("line", x1=LEFT, y1=y, x2=WIDTH - RIGHT, y2=y, class_="lane"),
-        )
-        parts.append(svg.text(LEFT - 8, y + 4, name, class_="node", text_anchor="end"))
-    parts += [_arrow(message, axis, lanes) for message in shown]
-    parts += [
-        part
-        for event in marks
-        if start_s <= event.at_s <= end_s
-        for part in _mark(event, axis, lanes)
+def _diagram(story: Story, window: Window) -> Diagram:
+    wanted = (window.end_s - window.start_s) * story.scale.px_per_s
+    width = min(max(wanted, WIDTH_MIN), WINDOW_PX_MAX)
+    axis = svg.TimeAxis(window.start_s, window.end_s, left=MARGIN, width=width - 2 * MARGIN)
+    band = fault_band(story.faults, axis)
+    lanes = Lanes(story.cast, TOP + band.height, LANE)
+    height = lanes.bottom + BOTTOM
+    parts = axis.ticks(TOP, lanes.bottom)
+    parts += band.parts(axis, TOP, lanes.bottom)
+    parts += lanes.lifelines(story.segments, axis)
+    parts += [part for message in window.messages for part in _dart(message, axis, lanes)]
+    parts += lanes.marks(story.events, axis)
+    names = [
+        svg.text(NAMES_WIDTH - 8, lanes.y(name) + 4, name, class_="node", text_anchor="end")
+        for name in story.cast.names
     ]
-    caption = f"{len(shown)} of {len(messages)} messages, {start_s:.3f} s to {end_s:.3f} s"
-    return Diagram(svg.document(WIDTH, height, parts, "Messages between nodes over time"), caption)
-
-
-def _is_fault(event: TraceEvent) -> bool:
-    return event.kind == "fault" or event.fields.get("state") in ("killed", "paused")
-
-
-def _lanes(messages: list[Message], marks: list[TraceEvent]) -> dict[str, float]:
-    names = {message.source for message in messages} | {message.target for message in messages}
-    names |= {event.node for event in marks if event.kind == "process"}
-    ordered = sorted(names, key=lambda name: (_rank(name), name))
-    return {name: TOP + LANE * (index + 0.5) for index, name in enumerate(ordered)}
-
-
-def _rank(name: str) -> int:
-    if name == "harness":
-        return 0
-    if name[:2] == "sk" and name[2:].isdigit():
-        return 2
-    if name[:2] == "ps" and name[2:].isdigit():
-        return 3
-    return 4 if name in ("s3", "broker", "etcd") else 1
-
-
-def _arrow(message: Message, axis: svg.TimeAxis, lanes: dict[str, float]) -> str:
-    names = list(lanes)
-    color = svg.PALETTE[names.index(message.source) % len(svg.PALETTE)]
-    title = (
-        f"<title>{message.source} → {message.target}, {message.size} bytes, "
-        f"{message.sent_s:.6f} → {message.received_s:.6f} s</title>"
-    )
-    return svg.element(
-        "line",
-        title,
-        x1=axis.x(message.sent_s),
-        y1=lanes[message.source],
-        x2=axis.x(message.received_s),
-        y2=lanes[message.target],
-        stroke=color,
-        stroke_width=min(3.0, 0.7 + message.size / 20000),
-        stroke_opacity=0.7,
+    return Diagram(
+        names=_fixed(NAMES_WIDTH, height, names, "Nodes"),
+        picture=_fixed(width, height, parts, "Messages between nodes over time"),
+        caption=_caption(window),
+        focus_px=round(axis.x(window.moment.at_s)),
     )
 
 
-def _mark(event: TraceEvent, axis: svg.TimeAxis, lanes: dict[str, float]) -> list[str]:
-    x = axis.x(event.at_s)
-    if event.kind == "process":
-        color, sign = MARKS.get(str(event.fields.get("state")), ("#495057", "•"))
-        y = lanes[event.node] + 5
-        return [svg.text(x, y, sign, class_="mark", fill=color, text_anchor="middle")]
-    label = " ".join(str(value) for value in event.fields.values())
-    bottom = max(lanes.values()) + LANE / 2
-    line = svg.element("line", x1=x, y1=TOP - 10, x2=x, y2=bottom, class_="fault")
-    return [line, svg.text(x + 3, TOP - 12, label, class_="fault-label")]
+def _caption(window: Window) -> str:
+    span_ms = (window.end_s - window.start_s) * 1000
+    return (
+        f"{window.moment.what} at {window.moment.at_s:.4f} s: {len(window.messages)} messages in "
+        f"the {span_ms:.1f} ms from {window.start_s:.4f} s"
+    )
+
+
+def _fixed(width: float, height: float, parts: Iterable[str], label: str) -> str:
+    """A picture in its natural size."""
+    body = "".join(parts)
+    size = {"width": width, "height": height, "viewBox": f"0 0 {width:.0f} {height:.0f}"}
+    return svg.element("svg", body, **size, role="img", aria_label=label)
+
+
+def _dart(message: Message, axis: svg.TimeAxis, lanes: Lanes) -> list[str]:
+    """A thin arrow as one filled outline, whose invisible edge makes it easy to point at."""
+    x1, y1 = axis.at(message.sent_s), lanes.y(message.source)
+    x2, y2 = axis.at(message.received_s), lanes.y(message.target)
+    if message.lost:
+        x2, y2 = x1 + (x2 - x1) * LOST_SHARE, y1 + (y2 - y1) * LOST_SHARE
+    half = min(1.4, 0.35 + 0.25 * math.log10(max(1.0, message.size / 50)))
+    look = f"dart {lanes.cast.color(message.source)}" + (" lost" if message.lost else "")
+    ended = ("lost" if message.lost else "arrived") + f" {message.received_s:.6f} s"
+    took = ""
+    if message.received_s > message.sent_s:
+        took = f"sent {message.sent_s:.6f} s, "
+        ended += f" ({(message.received_s - message.sent_s) * 1000:.3f} ms)"
+    told = f"{message.source} → {message.target}, {message.size} bytes, {took}{ended}"
+    parts = [
+        f'<path class="{look}" d="{_outline(x1, y1, x2, y2, half)}">'
+        f"<title>{escape(told)}</title></path>"
+    ]
+    if message.lost:
+        parts.append(svg.text(x2, y2 + 4, "✕", class_="loss", text_anchor="middle"))
+    return parts
+
+
+def _outline(x1: float, y1: float, x2: float, y2: float, half: float) -> str:
+    """An arrow from (x1, y1) to (x2, y2) whose shaft is ``2 × half`` thick."""
+    length = math.hypot(x2 - x1, y2 - y1) or 1.0
+    along_x, along_y = (x2 - x1) / length, (y2 - y1) / length
+    base = max(0.0, length - HEAD_LENGTH)
+    outline = [
+        (0.0, half),
+        (base, half),
+        (base, HEAD_HALF),
+        (length, 0.0),
+        (base, -HEAD_HALF),
+        (base, -half),
+        (0.0, -half),
+    ]
+    points = [
+        f"{x1 + far * along_x - side * along_y:.1f} {y1 + far * along_y + side * along_x:.1f}"
+        for far, side in outline
+    ]
+    return "M" + "L".join(points) + "Z"

@@ -1,4 +1,7 @@
-"""A very small SVG writer: elements as strings, a time axis, a palette."""
+"""A very small SVG writer: elements as strings, a time axis, the order and colours of nodes.
+
+Colours are classes (``k0`` …) which the page's style sheet defines for light and dark.
+"""
 
 from __future__ import annotations
 
@@ -6,40 +9,42 @@ import math
 from collections.abc import Iterable
 from html import escape
 
-PALETTE = (
-    "#2f6fde",
-    "#d9480f",
-    "#2b8a3e",
-    "#9c36b5",
-    "#c2255c",
-    "#0b7285",
-    "#8d6b00",
-    "#5f3dc4",
-    "#495057",
-    "#e8590c",
-)
+COLORS = 10
+_USUAL_COLORS = {
+    "sk0": 0,
+    "sk1": 1,
+    "sk2": 2,
+    "ps0": 3,
+    "ps1": 4,
+    "s3": 7,
+    "broker": 8,
+    "etcd": 8,
+    "harness": 9,
+}
+_FIRST_COLOR_OF_COMPUTES = 5
 
 
 def element(tag: str, body: str = "", /, **attributes: object) -> str:
     """One element; ``_`` in attribute names becomes ``-``, a trailing one is dropped."""
     named = {name.rstrip("_").replace("_", "-"): value for name, value in attributes.items()}
-    text = " ".join(f'{name}="{escape(_number(value))}"' for name, value in named.items())
+    text = " ".join(f'{name}="{escape(number(value))}"' for name, value in named.items())
     return f"<{tag} {text}>{body}</{tag}>" if body else f"<{tag} {text}/>"
 
 
-def _number(value: object) -> str:
+def number(value: object) -> str:
+    """A coordinate with two decimals at most; anything else as it is."""
     return f"{value:.2f}".rstrip("0").rstrip(".") if isinstance(value, float) else str(value)
 
 
-def text(x: float, y: float, content: str, **attributes: object) -> str:
+def title(content: str) -> str:
+    """What a browser shows when the element is pointed at."""
+    return f"<title>{escape(content)}</title>"
+
+
+def text(x: float, y: float, content: str, /, hover: str = "", **attributes: object) -> str:
     """A line of text."""
-    return element("text", escape(content), x=x, y=y, **attributes)
-
-
-def document(width: int, height: int, parts: Iterable[str], label: str) -> str:
-    """The whole picture, scaled to its container, with a title for screen readers."""
-    body = f"<title>{escape(label)}</title>" + "".join(parts)
-    return element("svg", body, viewBox=f"0 0 {width} {height}", role="img", class_="picture")
+    body = (title(hover) if hover else "") + escape(content)
+    return element("text", body, x=x, y=y, **attributes)
 
 
 def round_step(span: float, most: int) -> float:
@@ -60,20 +65,56 @@ class TimeAxis:
         self.left = left
         self.width = width
 
+    def at(self, at_s: float) -> float:
+        """The x coordinate of a time, outside of the strip for times outside of it."""
+        return self.left + self.width * (at_s - self.start_s) / (self.end_s - self.start_s)
+
     def x(self, at_s: float) -> float:
         """The x coordinate of a time, clamped to the strip."""
-        share = (at_s - self.start_s) / (self.end_s - self.start_s)
-        return self.left + self.width * min(max(share, 0.0), 1.0)
+        return min(max(self.at(at_s), self.left), self.left + self.width)
+
+    def shows(self, at_s: float) -> bool:
+        """Whether a time is in the strip."""
+        return self.start_s <= at_s <= self.end_s
 
     def ticks(self, top: float, bottom: float) -> list[str]:
-        """Grid lines and their labels below ``bottom``."""
-        step = round_step(self.end_s - self.start_s, 8)
+        """Grid lines, one for each 130 pixels or fewer, and their labels below ``bottom``."""
+        span_s = self.end_s - self.start_s
+        step = round_step(span_s, max(2, int(self.width / 130)))
         digits = max(0, -math.floor(math.log10(step)))
+        first, last = math.ceil(self.start_s / step), math.floor(self.end_s / step)
         parts = []
-        for index in range(math.ceil(self.start_s / step), math.floor(self.end_s / step) + 1):
+        for index in range(first, last + 1):
             at_s = index * step
-            x = self.x(at_s)
+            x = self.at(at_s)
             parts.append(element("line", x1=x, y1=top, x2=x, y2=bottom, class_="grid"))
             label = f"{at_s:.{digits}f} s"
             parts.append(text(x, bottom + 14, label, class_="tick", text_anchor="middle"))
         return parts
+
+
+class Cast:
+    """The nodes of a run, in the order of their lanes, each with its colour."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.names = tuple(sorted(set(names), key=lambda name: (_rank(name), name)))
+        usual = {name: _USUAL_COLORS[name] for name in self.names if name in _USUAL_COLORS}
+        others = [name for name in self.names if name not in usual]
+        taken = set(usual.values())
+        order = [(_FIRST_COLOR_OF_COMPUTES + step) % COLORS for step in range(COLORS)]
+        free = [color for color in order if color not in taken] or order
+        unusual = {name: free[index % len(free)] for index, name in enumerate(others)}
+        self._colors = usual | unusual
+
+    def color(self, name: str) -> str:
+        """The class that gives a node its colour."""
+        return f"k{self._colors[name]}"
+
+
+def _rank(name: str) -> int:
+    """The harness first, then computes, safekeepers, pageservers and shared services."""
+    if name == "harness":
+        return 0
+    if name[:2] in ("sk", "ps") and name[2:].isdigit():
+        return 2 if name[:2] == "sk" else 3
+    return 4 if name in ("s3", "broker", "etcd") else 1
