@@ -23,7 +23,7 @@ def only_diagram(story):
 
 
 def dart_ends(picture):
-    """(tail x, head x) of each dart: its outline begins at the tail, the fourth point is the tip."""
+    """Tail x and head x of each dart: its outline begins at the tail, point four is the tip."""
     paths = re.findall(r'class="dart[^"]*" d="M([^Z]+)Z"', picture)
     points = [[tuple(map(float, point.split())) for point in path.split("L")] for path in paths]
     return [((one[0][0] + one[-1][0]) / 2, one[3][0]) for one in points]
