@@ -37,9 +37,12 @@ class NodeDied(HarnessError):
 
 @dataclass(frozen=True)
 class SimBackendOptions:
-    """What a healthy world is like; ``log_level`` is ``logging``'s number."""
+    """What a healthy world is like; ``log_level`` is ``logging``'s number.
 
-    link: LinkOptions = field(default_factory=LinkOptions)
+    Writes break in two now and then, because TCP promises bytes and not messages.
+    """
+
+    link: LinkOptions = field(default_factory=lambda: LinkOptions(fragmentation=0.05))
     disk: DiskOptions = field(default_factory=DiskOptions)
     object_store: ObjectStoreOptions = field(default_factory=ObjectStoreOptions)
     broker: BrokerOptions = field(default_factory=BrokerOptions)
