@@ -34,8 +34,12 @@ class RunDirectory:
                 f"cannot make a directory below {base!r}: {error.strerror}; set TMPDIR to a "
                 "directory you can write to"
             ) from error
-        path.chmod(TRAVERSABLE)
-        forks.own(path)
+        try:
+            path.chmod(TRAVERSABLE)
+            forks.own(path)
+        except BaseException:
+            path.rmdir()
+            raise
         return path
 
     def _prepare(self, given: Path) -> Path:

@@ -61,6 +61,19 @@ def test_killed_fork_server_takes_its_children_along(own_session, caplog):
     assert "the fork server" in caplog.text
 
 
+def test_run_that_cannot_begin_leaves_no_directory(own_session, monkeypatch, tmp_path):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+
+    async def whole():
+        monkeypatch.setattr(own_session.forks, "own", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            RealBackend(own_session, TOYS)
+
+    with asyncio.Runner(loop_factory=NamedHostLoop) as runner:
+        runner.run(whole())
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_dead_hub_is_named_and_closing_goes_on(own_session, caplog):
     async def story(backend):
         os.kill(backend.hub_pid, signal.SIGKILL)
