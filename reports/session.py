@@ -30,11 +30,16 @@ class Outcome:
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """A session read back; ``exit_status`` is ``None`` when it never ended by itself."""
+    """A session read back; ``exit_status`` is ``None`` when it did not even say that it ended."""
 
     about: dict[str, str] = field(default_factory=dict)
     outcomes: list[Outcome] = field(default_factory=list)
     exit_status: int | None = None
+
+    @property
+    def whole(self) -> bool:
+        """Whether every test was run: not after Ctrl-C, a crash or a usage error."""
+        return self.exit_status in (pytest.ExitCode.OK, pytest.ExitCode.TESTS_FAILED)
 
     def count(self, outcome: str) -> int:
         """How many tests ended so."""

@@ -50,7 +50,7 @@ class Checker(HTMLParser):
 
 
 def draw(tmp_path, records, session=None):
-    for one in records:
+    for one in {one.artifacts: one for one in records}.values():
         write_evidence(tmp_path / "runs", one)
     write_report(Records(records), tmp_path / "runs", tmp_path / "index.html", session)
     return (tmp_path / "index.html").read_text()
