@@ -1,4 +1,4 @@
-"""The whole system as processes: an unmodified PostgreSQL over our storage, under stock pgbench."""
+"""The whole system as processes, with an unmodified PostgreSQL."""
 
 import asyncio
 
@@ -7,9 +7,7 @@ import pytest
 from harness.errors import CheckFailed, NotYet
 from harness.topology import Topology
 from harness.verdict import RunSettings, Verdict
-from real.postgres import binaries
-from real.postgres.node import LIBPQ_PORT
-from real.postgres.pgbench import Pgbench, check_sums
+from real.postgres.pgbench import check_sums
 from real.runner import RealRunner
 
 
@@ -26,38 +24,6 @@ def run(runner, scenario, compute="postgres"):
         raise result.error
     assert result.verdict is Verdict.PASSED
     return result
-
-
-async def migrate(cluster, endpoint):
-    old, new = cluster.pageservers
-    await old.checkpoint(endpoint.timeline)
-    await new.attach(endpoint.timeline.tenant_id)
-    await cluster.caught_up(new, endpoint.timeline)
-    await endpoint.move(new)
-    await old.detach(endpoint.timeline.tenant_id)
-    await cluster.absent(old, endpoint.timeline.tenant_id)
-    await old.stop()
-
-
-def test_pgbench_survives_migration_with_its_sums_right(runner):
-    async def scenario(world):
-        cluster = await world.start(Topology(pageservers=2))
-        endpoint = await cluster.endpoint("main")
-        await endpoint.put(1, "counts as a commit")
-        address = world.backend.host_port("main", LIBPQ_PORT)
-        pgbench = Pgbench(binaries.find(), address)
-        await pgbench.initialise(scale=1)
-        async with asyncio.TaskGroup() as group:
-            running = group.create_task(pgbench.run(seconds=4))
-            group.create_task(migrate(cluster, endpoint))
-        done = running.result()
-        assert done.transactions > 50
-        assert await check_sums(endpoint, done.transactions) == done.transactions
-
-        await endpoint.restart()
-        assert await check_sums(endpoint, done.transactions) == done.transactions
-
-    run(runner, scenario)
 
 
 def test_record_without_a_page_image_raises_an_alarm_and_never_goes_unnoticed(runner):
