@@ -41,7 +41,14 @@ STORAGE_NEVER = ("simpy", "pytest", "psycopg2", "moto", "random", "time", "datet
 
 LAYERS = (
     ("storage.lsn", "storage.ids", "storage.errors", "storage.ports", "storage.events"),
-    ("storage.node", "storage.durable", "storage.tasks", "storage.registration", "storage.log"),
+    (
+        "storage.node",
+        "storage.durable",
+        "storage.tasks",
+        "storage.registration",
+        "storage.log",
+        "storage.life",
+    ),
     ("storage.wire", "storage.http", "storage.wal"),
     ("storage.kv", "storage.consensus"),
     ("storage.safekeeper", "storage.walproposer", "storage.pageserver"),

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from storage.compute.engine import Engine
-from storage.compute.life import run_until_stopped
 from storage.compute.options import ReadonlyOptions
 from storage.compute.page_cache import CacheOptions, PageCache
 from storage.compute.page_client import PageClient
@@ -15,6 +14,7 @@ from storage.compute.service import HTTP_PORT, KvService, ReadOnly, compute_api,
 from storage.errors import NotReady
 from storage.http.server import HttpServer
 from storage.http.server import serve as serve_http
+from storage.life import run_until_stopped
 from storage.lsn import Lsn
 from storage.node import NodeContext
 from storage.tasks import TaskRegistry

@@ -16,7 +16,6 @@ from typing import Any
 from storage.compute.basebackup import check_base, fetch_base
 from storage.compute.commit_log import CommitLog
 from storage.compute.engine import Engine
-from storage.compute.life import run_until_stopped
 from storage.compute.options import WalgenOptions
 from storage.compute.page_cache import CacheOptions, PageCache
 from storage.compute.page_client import PageClient
@@ -24,6 +23,7 @@ from storage.compute.service import HTTP_PORT, KvService, compute_api, serve_com
 from storage.errors import NotReady
 from storage.http.server import HttpServer
 from storage.http.server import serve as serve_http
+from storage.life import run_until_stopped
 from storage.lsn import INVALID_LSN, Lsn
 from storage.node import NodeContext
 from storage.tasks import TaskRegistry

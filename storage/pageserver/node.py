@@ -7,6 +7,7 @@ import logging
 
 from storage.errors import DiskError
 from storage.http import server as http
+from storage.life import run_until_stopped
 from storage.node import NodeContext
 from storage.pageserver.backoff import Backoff
 from storage.pageserver.environment import Environment
@@ -71,7 +72,7 @@ async def main(context: NodeContext) -> None:
     )
     context.ready.set()
     try:
-        await _until_stopped(context, registry)
+        await run_until_stopped(context, registry)
     finally:
         # The API goes first: nobody may begin a transition that the stop would not see.
         await api.close(within_s=SESSION_STOP_S)
@@ -93,17 +94,3 @@ async def load_tenants(tenants: Tenants, environment: Environment) -> None:
                 raise
             logger.warning("reading the attached tenants: %s; trying again", error)
             await asyncio.sleep(backoff.next_delay_s())
-
-
-async def _until_stopped(context: NodeContext, registry: TaskRegistry) -> None:
-    """Return when asked to stop; raise ``TaskFailed`` when a critical task ended before."""
-    loop = asyncio.get_running_loop()
-    stopping = loop.create_task(context.stopping.wait(), name="wait for stop")
-    failing = loop.create_task(registry.watch(), name="watch")
-    try:
-        await asyncio.wait((stopping, failing), return_when=asyncio.FIRST_COMPLETED)
-        if failing.done():
-            failing.result()
-    finally:
-        for task in (stopping, failing):
-            task.cancel()

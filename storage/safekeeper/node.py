@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from collections.abc import Coroutine
 from typing import Any
 
 from storage.errors import NotReady
 from storage.http.server import serve as serve_http
+from storage.life import run_until_stopped
 from storage.log import one_line
 from storage.node import NodeContext
 from storage.safekeeper.broker import BrokerStatus
@@ -74,28 +74,11 @@ async def _serve(
     context.ready.set()
     logger.info("safekeeper %s is ready", context.name)
     try:
-        await _until_stopped(context, environment)
+        await run_until_stopped(context, environment.registry, environment.fuse.blown())
     finally:
         await wire.close()
         await http.close()
         await _close(timelines)
-
-
-async def _until_stopped(context: NodeContext, environment: Environment) -> None:
-    """Return when asked to stop; raise when a critical task or the fuse fails first."""
-    tasks = [
-        asyncio.ensure_future(context.stopping.wait()),
-        asyncio.ensure_future(environment.registry.watch()),
-        asyncio.ensure_future(environment.fuse.blown()),
-    ]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-    for task in tasks[1:]:
-        if task.done() and not task.cancelled():
-            task.result()
 
 
 async def _close(timelines: Timelines) -> None:

@@ -17,6 +17,7 @@ from storage.http.api import Api, Request
 from storage.http.schema import NATURAL, TEXT, object_of
 from storage.http.server import serve as serve_http
 from storage.ids import TenantId, TimelineId
+from storage.life import run_until_stopped
 from storage.log import one_line
 from storage.lsn import INVALID_LSN
 from storage.node import NodeContext
@@ -192,20 +193,7 @@ async def main(context: NodeContext) -> None:
     sidecar.registry.spawn(TaskKind.PROPOSER, "heartbeat", sidecar.run(), critical=True)
     context.ready.set()
     try:
-        await _until_stopped(context, sidecar.registry)
+        await run_until_stopped(context, sidecar.registry)
     finally:
         await http.close()
         await sidecar.close()
-
-
-async def _until_stopped(context: NodeContext, registry: TaskRegistry) -> None:
-    """Return when asked to stop; raise when a critical task fails first."""
-    stopping = asyncio.ensure_future(context.stopping.wait())
-    failing = asyncio.ensure_future(registry.watch())
-    try:
-        await asyncio.wait([stopping, failing], return_when=asyncio.FIRST_COMPLETED)
-        if failing.done():
-            failing.result()
-    finally:
-        stopping.cancel()
-        failing.cancel()
