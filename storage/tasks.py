@@ -200,24 +200,14 @@ class TaskRegistry:
         """Every live task in order of its start, for ``GET /v1/tasks``."""
         return [entry.info for entry in self._live.values()]
 
-    async def watch(self, until: asyncio.Event | None = None) -> None:
-        """Return once ``until`` is set; raise ``TaskFailed`` when a critical task ends before.
+    async def watch(self) -> None:
+        """Wait for ever; raise ``TaskFailed`` when a critical task ends without being asked to.
 
-        For a node's main: ``await registry.watch(context.stopping)``.
+        For :func:`storage.life.run_until_stopped`.
         """
-        waker = asyncio.get_running_loop().create_task(self._wake_watcher(until))
-        try:
-            await self._watched.wait()
-        finally:
-            waker.cancel()
-        if self._failure is not None:
-            raise self._failure
-        self._watched.clear()
-
-    async def _wake_watcher(self, until: asyncio.Event | None) -> None:
-        if until is not None:
-            await until.wait()
-            self._watched.set()
+        await self._watched.wait()
+        assert self._failure is not None, "somebody woke the watcher without a failure"
+        raise self._failure
 
 
 async def _still_running(entries: Sequence[Registration], within_s: float) -> list[Registration]:

@@ -250,7 +250,7 @@ def test_watch_names_the_critical_task_that_ended(fails: bool) -> None:
     async def main(registry: TaskRegistry) -> None:
         registry.spawn(GC, "collector", work(), critical=True)
         with pytest.raises(TaskFailed) as caught:
-            await registry.watch(asyncio.Event())
+            await registry.watch()
         expected = "failed: ValueError: disk on fire" if fails else "ended unexpectedly"
         assert str(caught.value) == f"critical task gc collector {expected}"
         assert isinstance(caught.value.__cause__, ValueError) is fails
@@ -258,7 +258,7 @@ def test_watch_names_the_critical_task_that_ended(fails: bool) -> None:
     run(main)
 
 
-def test_watch_returns_when_the_node_is_to_stop_and_ignores_tasks_that_are_not_critical() -> None:
+def test_watch_goes_on_while_critical_tasks_run_or_are_shut_down() -> None:
     async def ends() -> None:
         await asyncio.sleep(1)
 
@@ -267,9 +267,11 @@ def test_watch_returns_when_the_node_is_to_stop_and_ignores_tasks_that_are_not_c
         registry.spawn(GC, "passing", ends())
         registry.spawn(GC, "critical", wait_shutdown(), critical=True)
         asyncio.get_running_loop().call_later(5, stopping.set)
-        await registry.watch(stopping)
+        watching = asyncio.ensure_future(registry.watch())
+        await stopping.wait()
         await registry.shutdown()
-        await registry.watch(stopping)
+        assert not watching.done()
+        watching.cancel()
 
     run(main)
 
