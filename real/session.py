@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import functools
 import os
 import shutil
 import tempfile
@@ -83,7 +84,7 @@ class RealSession:
             self._services = Services(options, self._etcd.endpoint)
         return self._services
 
-    @property
+    @functools.cached_property
     def has_postgres(self) -> bool:
         """Whether PostgreSQL can be run on this machine."""
         try:

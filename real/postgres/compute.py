@@ -13,12 +13,11 @@ from harness.backend import NodeSpec
 from harness.compute import Launch
 from harness.endpoint import Endpoint
 from harness.errors import HarnessError
-from harness.nodes import NodeHandle, PageserverHandle, TimelineSpec
+from harness.nodes import COMPUTE_LIBPQ_PORT, NodeHandle, PageserverHandle, TimelineSpec
 from harness.walgen import ComputeHandle
 from real.backend import RealBackend
 from real.postgres import binaries, template
 from real.postgres.endpoint import PostgresEndpoint
-from real.postgres.node import LIBPQ_PORT
 from storage.ids import TenantTimelineId
 from storage.wire.client import ConnectOptions, connect
 
@@ -115,7 +114,9 @@ class PostgresNodes:
         self._backend = backend
         self._starts = 0
         self._directory = backend.short_directory / f"{launch.name}.pg"
-        backend.assign(launch.name, LIBPQ_PORT, self._directory / f".s.PGSQL.{LIBPQ_PORT}")
+        backend.assign(
+            launch.name, COMPUTE_LIBPQ_PORT, self._directory / f".s.PGSQL.{COMPUTE_LIBPQ_PORT}"
+        )
         self._sidecar = ComputeHandle(backend, NodeSpec(f"{launch.name}-wp", "walproposer"))
         self._server = NodeHandle(backend, NodeSpec(launch.name, "postgres"))
         self.nodes: list[NodeHandle] = [self._server, self._sidecar]

@@ -19,8 +19,7 @@ import psycopg2.extensions
 from harness.endpoint import Answer, OutcomeUnknown, Refused
 from harness.history import WRITES, Kind
 from harness.kv_endpoint import is_refusal
-from real.postgres.node import LIBPQ_PORT
-from real.postgres.sidecar_client import SIDECAR_HTTP_PORT
+from harness.nodes import COMPUTE_HTTP_PORT, COMPUTE_LIBPQ_PORT
 from real.postgres.template import SUPERUSER
 from storage.http.client import call
 
@@ -92,7 +91,7 @@ class PostgresEndpoint:
     async def status(self) -> Mapping[str, Any]:
         """What the sidecar says."""
         status: Mapping[str, Any] = await call(
-            "GET", self._sidecar, SIDECAR_HTTP_PORT, "/v1/status", timeout_s=OPERATION_S_MAX
+            "GET", self._sidecar, COMPUTE_HTTP_PORT, "/v1/status", timeout_s=OPERATION_S_MAX
         )
         return status
 
@@ -105,7 +104,7 @@ class PostgresEndpoint:
         await call(
             "PUT",
             self._sidecar,
-            SIDECAR_HTTP_PORT,
+            COMPUTE_HTTP_PORT,
             "/v1/pageserver",
             {"pageserver": pageserver},
             timeout_s=OPERATION_S_MAX,
@@ -161,7 +160,7 @@ class PostgresEndpoint:
     async def _connection(self) -> Connection:
         if self._idle:
             return self._idle.pop()
-        host, port = self._addresses.host_port(self._name, LIBPQ_PORT)
+        host, port = self._addresses.host_port(self._name, COMPUTE_LIBPQ_PORT)
         connection = None
         try:
             async with asyncio.timeout(OPERATION_S_MAX):

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from harness.errors import HarnessError
+from harness.nodes import COMPUTE_LIBPQ_PORT
 from real.postgres import binaries
 from real.postgres.server import STANDBY, Server
 from real.postgres.sidecar_client import SidecarClient
@@ -31,7 +32,6 @@ from storage.lsn import Lsn
 from storage.node import NodeContext, NodeMain
 from storage.wire.client import Client, ConnectOptions, connect
 
-LIBPQ_PORT = 5432
 POLL_S = 0.02
 FAST_STOP_S = 2.0
 STOPPING_TOO_S = 1.0
@@ -179,12 +179,12 @@ async def _replicate(name: str, sidecar: SidecarClient) -> None:
     """Create the slot, start the sidecar's stream, wait for synchronous replication."""
     client = await connect(
         name,
-        LIBPQ_PORT,
+        COMPUTE_LIBPQ_PORT,
         options=ConnectOptions(user=SUPERUSER, database=SUPERUSER, timeout_s=60.0),
     )
     try:
         await client.query(f"select pg_create_physical_replication_slot('{STANDBY}', true)")
-        await sidecar.stream(name, LIBPQ_PORT, SUPERUSER, STANDBY)
+        await sidecar.stream(name, COMPUTE_LIBPQ_PORT, SUPERUSER, STANDBY)
         await _until("synchronous replication", lambda: _is_synchronous(client))
         await client.query(KV_TABLE)
     finally:

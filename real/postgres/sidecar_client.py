@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import Any
 
 from harness.errors import HarnessError
+from harness.nodes import COMPUTE_HTTP_PORT
 from storage.errors import SeawallError
 from storage.http.client import HttpError, call
 from storage.lsn import Lsn
 
-SIDECAR_HTTP_PORT = 5480
 CALL_S_MAX = 5.0
 WATCH_S = 0.25
 _ELECTED_PHASES = ("elected", "streaming")
@@ -64,4 +64,4 @@ class SidecarClient:
         return status
 
     async def _call(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Any:
-        return await call(method, self._name, SIDECAR_HTTP_PORT, path, body, timeout_s=CALL_S_MAX)
+        return await call(method, self._name, COMPUTE_HTTP_PORT, path, body, timeout_s=CALL_S_MAX)

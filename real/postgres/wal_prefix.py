@@ -13,13 +13,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from harness.nodes import SAFEKEEPER_HTTP_PORT
 from storage.errors import SeawallError
 from storage.http.client import call
 from storage.lsn import Lsn
 from storage.wire.client import ConnectOptions, connect
 from storage.wire.replication import XLogData, parse_from_server
 
-SAFEKEEPER_HTTP_PORT = 7676
 FETCH_S_MAX = 5.0
 _SEGMENTS_PER_LOG_BYTES = 1 << 32
 

@@ -11,14 +11,13 @@ from harness.backend import HARNESS, NodeSpec
 from harness.endpoint import OutcomeUnknown, Refused
 from harness.errors import HarnessError
 from harness.history import Kind
+from harness.nodes import COMPUTE_HTTP_PORT, COMPUTE_LIBPQ_PORT
 from real import process
 from real.backend import NodeDied, RealBackend, RealOptions
 from real.loop import NamedHostLoop
 from real.postgres import binaries
 from real.postgres.endpoint import PostgresEndpoint, statements_of
-from real.postgres.node import LIBPQ_PORT
 from real.postgres.server import log_level
-from real.postgres.sidecar_client import SIDECAR_HTTP_PORT
 from real.session import RealSession
 from storage.http.client import call
 
@@ -55,8 +54,8 @@ class Stage:
         }
 
     async def start(self, **changed):
-        socket = self.directory / f".s.PGSQL.{LIBPQ_PORT}"
-        self.backend.assign("pg", LIBPQ_PORT, socket)
+        socket = self.directory / f".s.PGSQL.{COMPUTE_LIBPQ_PORT}"
+        self.backend.assign("pg", COMPUTE_LIBPQ_PORT, socket)
         await self.backend.spawn(NodeSpec("ps0", "toy_pageserver", self._stand_in))
         await self.backend.spawn(NodeSpec("sk0", "toy_safekeeper", self._stand_in))
         await self.backend.spawn(NodeSpec("pg-wp", "toy_sidecar", self._stand_in))
@@ -67,7 +66,7 @@ class Stage:
         await self.backend.wait_ready("pg", within_s=30)
 
     async def hold(self, hold):
-        await call("PUT", "pg-wp", SIDECAR_HTTP_PORT, "/v1/hold", {"hold": hold})
+        await call("PUT", "pg-wp", COMPUTE_HTTP_PORT, "/v1/hold", {"hold": hold})
 
     async def put(self, key, value):
         return await self.endpoint.run(Kind.PUT, (key, value))
@@ -272,7 +271,7 @@ def test_server_whose_sidecar_cannot_lead_any_more_ends(on_stage, lose, reason):
         if lose == "kill":
             await stage.backend.kill("pg-wp")
         else:
-            await call("PUT", "pg-wp", SIDECAR_HTTP_PORT, "/v1/phase", {"phase": "deposed"})
+            await call("PUT", "pg-wp", COMPUTE_HTTP_PORT, "/v1/phase", {"phase": "deposed"})
         await ended(stage.backend, "pg")
         assert reason in stage.backend.died("pg")
         with pytest.raises(Refused, match="cannot connect to pg"):
@@ -298,7 +297,7 @@ def test_server_outlives_a_sidecar_that_is_frozen_for_a_while(on_stage):
 def test_stock_client_gets_an_address(on_stage):
     async def story(stage):
         await stage.start()
-        host, port = stage.backend.host_port("pg", LIBPQ_PORT)
+        host, port = stage.backend.host_port("pg", COMPUTE_LIBPQ_PORT)
 
         def ask():
             connection = psycopg2.connect(host=host, port=port, user="postgres")
