@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from sim.bench_programs.peers import SLICES
+
 INTERPRETER_VARIABLE = "SEAWALL_BENCH_PYTHON"
 _NOT_INSTALLED = 3
 _SCRIPT = Path(__file__).parent / "bench_programs" / "peers.py"
@@ -29,32 +31,29 @@ class PeerFigure:
 
 
 def measure_peer(program: str, peer: str, count: int) -> PeerFigure:
-    """Run a bench program in another simulator, best of three."""
+    """Run a bench program in another simulator; ``count`` messages or seeds make one slice."""
     interpreter = os.environ.get(INTERPRETER_VARIABLE, sys.executable)
     command = [interpreter, str(_SCRIPT), program, peer, str(count)]
-    figures = []
-    for _ in range(3):
-        try:
-            done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-        except OSError as error:
-            return PeerFigure(peer, None, f"{INTERPRETER_VARIABLE}={interpreter}: {error}")
-        if done.returncode == _NOT_INSTALLED:
-            hint = f"set {INTERPRETER_VARIABLE} to an interpreter (3.12 or newer) that has it"
-            return PeerFigure(peer, None, f"not installed in {interpreter}; {hint}")
-        if done.returncode != 0:
-            return PeerFigure(peer, None, f"failed: {done.stderr.strip().splitlines()[-1:]}")
-        figures.append(float(done.stdout.split()[-1]))
-    return PeerFigure(peer, max(figures))
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
+    except OSError as error:
+        return PeerFigure(peer, None, f"{INTERPRETER_VARIABLE}={interpreter}: {error}")
+    if done.returncode == _NOT_INSTALLED:
+        hint = f"set {INTERPRETER_VARIABLE} to an interpreter (3.12 or newer) that has it"
+        return PeerFigure(peer, None, f"not installed in {interpreter}; {hint}")
+    if done.returncode != 0:
+        return PeerFigure(peer, None, f"failed: {done.stderr.strip().splitlines()[-1:]}")
+    return PeerFigure(peer, float(done.stdout.split()[-1]))
 
 
-def best_of(runs: int, work: Callable[[], int]) -> float:
-    """What ``work`` gets done per second, in its fastest of several runs."""
-    figures = []
-    for _ in range(runs):
+def best_slice(work: Callable[[], int]) -> float:
+    """What ``work`` gets done per second in the best of some short slices, as with the peers."""
+    best = 0.0
+    for _ in range(SLICES):
         started_s = time.perf_counter()
         done = work()
-        figures.append(done / (time.perf_counter() - started_s))
-    return max(figures)
+        best = max(best, done / (time.perf_counter() - started_s))
+    return best
 
 
 def table(unit: str, ours: dict[str, float], peers: list[PeerFigure]) -> str:

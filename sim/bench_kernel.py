@@ -11,14 +11,14 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any
 
-from sim.bench_figures import PeerFigure, best_of, measure_peer, table
+from sim.bench_figures import PeerFigure, best_slice, measure_peer, table
 from sim.bench_programs import pingpong
 from sim.loop import LoopOptions, SimLoop
 from sim.policy import POLICIES
 from sim.run import run_on
 
 AIM_PER_S = 165_000
-_ROUNDS = 40_000
+_ROUNDS = 4_000
 
 
 def run_once(policy: str, rounds: int = _ROUNDS) -> int:
@@ -42,7 +42,7 @@ def run_once(policy: str, rounds: int = _ROUNDS) -> int:
 
 def bench() -> Mapping[str, Any]:
     """Measure, print the table with the peers, and return the figures."""
-    ours = {f"seawall {policy}": best_of(3, partial(run_once, policy)) for policy in POLICIES}
+    ours = {f"seawall {policy}": best_slice(partial(run_once, policy)) for policy in POLICIES}
     peers = [
         measure_peer("pingpong", "simloop", _ROUNDS // 4),
         PeerFigure("seedloop", None, "has no streams"),

@@ -10,7 +10,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
-from sim.bench_figures import best_of, measure_peer, table
+from sim.bench_figures import best_slice, measure_peer, table
 from sim.bench_programs import quorum
 from sim.latency import Uniform
 from sim.link import LinkOptions
@@ -19,7 +19,7 @@ from sim.policy import SeededRandom
 from sim.run import run_on
 
 AIM_PER_S = 500
-_SEEDS = 400
+_SEEDS = 30
 _OPTIONS = LoopOptions(policy=SeededRandom())
 _LINK = LinkOptions(
     latency=Uniform(*quorum.LATENCY_S),
@@ -67,8 +67,8 @@ def run_seeds(count: int = _SEEDS) -> int:
 
 def bench() -> Mapping[str, Any]:
     """Measure, print the table with the peers, and return the figures."""
-    ours = {"seawall random, digest on": best_of(4, run_seeds)}
-    peers = [measure_peer("quorum", "simloop", 60), measure_peer("quorum", "seedloop", 200)]
+    ours = {"seawall random, digest on": best_slice(run_seeds)}
+    peers = [measure_peer("quorum", "simloop", 6), measure_peer("quorum", "seedloop", _SEEDS)]
     print(table("seeds/s", ours, peers))
     per_s = next(iter(ours.values()))
     return {

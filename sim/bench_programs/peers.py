@@ -1,6 +1,7 @@
 """Runs the programs in another simulator: ``python peers.py PROGRAM PEER COUNT``.
 
-Prints one number, messages or seeds per second; exits with 3 if the peer is not installed.
+Prints messages or seeds per second in the best of some slices, each of COUNT messages or seeds;
+exits with 3 if the peer is not installed.
 """
 
 from __future__ import annotations
@@ -13,6 +14,9 @@ from importlib import import_module
 from typing import Any
 
 _HERE = __package__ + "." if __package__ else ""
+SLICES = 40
+"""Short slices and their best, because a shared machine is seldom quiet for long."""
+
 pingpong: Any = import_module(f"{_HERE}pingpong")
 quorum: Any = import_module(f"{_HERE}quorum")
 
@@ -98,16 +102,22 @@ def main(arguments: list[str]) -> int:
         import_module(peer)
     except ImportError:
         return 3
-    started_s = time.perf_counter()
-    if program == "pingpong":
-        done = simloop_pingpong(count)
-    else:
-        run = simloop_quorum if peer == "simloop" else seedloop_quorum
-        for seed in range(count):
-            assert run(seed) == quorum.COMMITS, f"{peer} did not commit everything, seed {seed}"
-        done = count
-    print(done / (time.perf_counter() - started_s))
+    best = 0.0
+    for _ in range(SLICES):
+        started_s = time.perf_counter()
+        done = _slice(program, peer, count)
+        best = max(best, done / (time.perf_counter() - started_s))
+    print(best)
     return 0
+
+
+def _slice(program: str, peer: str, count: int) -> int:
+    if program == "pingpong":
+        return simloop_pingpong(count)
+    run = simloop_quorum if peer == "simloop" else seedloop_quorum
+    for seed in range(count):
+        assert run(seed) == quorum.COMMITS, f"{peer} did not commit everything, seed {seed}"
+    return count
 
 
 if __name__ == "__main__":
