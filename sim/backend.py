@@ -311,7 +311,7 @@ class SimBackend:
         """End every node; the evidence stays readable."""
         for node in self._nodes.values():
             if node.running:
-                self.loop.nodes.crash(node.name)
+                self.loop.nodes.crash(node.name, state="stopped")
                 node.answered.set()
                 node.ended.set()
         self._capture.remove()

@@ -104,8 +104,15 @@ class SimNetwork:
             link.heal(self._loop.environment.now)
 
     def effects(self) -> Mapping[str, int]:
-        """Counters of what faults did so far."""
-        return asdict(self._effects)
+        """Counters of what faults did so far; broken writes are weather, not a fault."""
+        counters = asdict(self._effects)
+        del counters["writes_fragmented"]
+        return counters
+
+    @property
+    def writes_fragmented(self) -> int:
+        """How many writes arrived in two pieces."""
+        return self._effects.writes_fragmented
 
     def _check_ends(self, source: str, target: str) -> None:
         if source == target:

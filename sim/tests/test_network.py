@@ -230,7 +230,7 @@ def test_fragmented_writes_arrive_in_pieces_but_whole():
             sent += word
             await asyncio.sleep(0.01)
         assert m.received() == sent
-        return len(m.arrivals), m.network.effects()["writes_fragmented"]
+        return len(m.arrivals), m.network.writes_fragmented
 
     pieces, fragmented = meet(story, fragmentation=0.5)
     assert 250 < pieces < 350
