@@ -59,10 +59,17 @@ def _parity() -> Mapping[str, Any]:
         real.close()
 
 
+def _links() -> Mapping[str, Any]:
+    from real.bench_links import bench
+
+    return bench()
+
+
 BENCHES = {
     "kernel": bench_kernel,
     "quorum": bench_quorum,
     "commits": _commits,
     "parity": _parity,
+    "links": _links,
     "startup": lambda: bench_startup(real_runner),
 }

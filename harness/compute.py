@@ -58,4 +58,3 @@ class Compute(Protocol):
     def compute(self, cluster: Cluster, launch: Launch) -> RunningCompute:
         """A compute for an endpoint, not started yet."""
         ...
-

@@ -21,6 +21,10 @@ class HarnessError(SeawallError):
     """Our own tool, or the way it was called, is wrong; the message says what to change."""
 
 
+class NodeDied(HarnessError):
+    """A node ended by itself while something waited for it; the message says why and where."""
+
+
 class NotYet(SeawallError):
     """Raised by a check inside ``World.eventually``: look again later. Nothing else is retried."""
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from harness.backend import HARNESS, Ability, Event, LogLine, Network, NodeSpec, Switch
-from harness.errors import HarnessError, NotLive
+from harness.errors import HarnessError, NodeDied, NotLive
 from real.evidence import Evidence
 from real.loop import NamedHostLoop
 from real.network import HubClient, HubNetwork, ServiceSwitch
@@ -31,10 +31,6 @@ from storage.ports import Broker, ObjectStore
 
 logger = logging.getLogger(__name__)
 STOP_AT_CLOSE_S = 5.0
-
-
-class NodeDied(HarnessError):
-    """A node ended by itself while something waited for it; the message says why and where."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UnsupportedFault
 
 ANSWER_S_MAX = 10.0
 
@@ -103,14 +103,25 @@ class HubNetwork:
 class ServiceSwitch:
     """``harness.backend.Switch`` of a shared service: faults on every link to its name."""
 
-    def __init__(self, hub: HubClient, target: str, note: Callable[..., None]) -> None:
+    def __init__(
+        self, hub: HubClient, target: str, note: Callable[..., None], *, linked: bool = True
+    ) -> None:
         self._hub = hub
         self._target = target
         self._note = note
+        self._linked = linked
         self._final: Mapping[str, int] | None = None
 
     def outage(self) -> None:
-        """Reset every connection to the service and refuse new ones."""
+        """Reset every connection to the service and refuse new ones.
+
+        ``UnsupportedFault`` for a service that is reached by TLS, and so not through the hub.
+        """
+        if not self._linked:
+            raise UnsupportedFault(
+                f"{self._target} is reached by https, past the hub that makes outages; "
+                "name it by http:// to have them"
+            )
         self._hub.ask("outage", target=self._target)
         self._note(verb="outage", target=self._target)
 

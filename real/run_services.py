@@ -37,6 +37,7 @@ class RunServices:
         self._objects: S3ObjectStore | None = None
         self._broker: EtcdBroker | None = None
         self._settings: dict[str, Mapping[str, Any]] = {}
+        self.s3_is_linked = True
         if services is not None:
             host, _, port = services.etcd.rpartition(":")
             self._assign(BROKER, host, int(port))

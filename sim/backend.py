@@ -12,7 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from harness.backend import Ability, Event, LogLine, NodeSpec
-from harness.errors import HarnessError, NotLive
+from harness.errors import HarnessError, NodeDied, NotLive
 from sim.broker import BrokerOptions, SimBroker
 from sim.capture import LogCapture
 from sim.clock import ClockOptions, SimClock
@@ -29,10 +29,6 @@ from storage.node import NodeContext, NodeMain
 from storage.ports import Broker, ObjectStore, Ports
 
 _log = logging.getLogger("sim.node")
-
-
-class NodeDied(HarnessError):
-    """A node ended by itself while the harness waited for it; the message says why."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ class Lsn(int):
     __slots__ = ()
 
     def __new__(cls, position: int = 0) -> Lsn:
+        """The position ``position`` bytes into the WAL."""
         if not 0 <= position <= _LARGEST:
             raise ValueError(f"LSN {position} is outside 0 … 2**64-1")
         return super().__new__(cls, position)
@@ -40,8 +41,10 @@ class Lsn(int):
         return f"Lsn({self})"
 
     def __format__(self, spec: str) -> str:
-        return format(str(self), spec) if not spec or spec[-1] in "s<>^" or spec.isdigit() else (
-            format(int(self), spec)
+        return (
+            format(str(self), spec)
+            if not spec or spec[-1] in "s<>^" or spec.isdigit()
+            else (format(int(self), spec))
         )
 
     def segment(self, segment_size: int) -> int:

@@ -201,9 +201,7 @@ class Broker(Protocol):
         """Every live key that starts with ``prefix``, with its value."""
         ...
 
-    def subscribe(
-        self, prefix: str
-    ) -> AbstractAsyncContextManager[AsyncIterator[BrokerUpdate]]:
+    def subscribe(self, prefix: str) -> AbstractAsyncContextManager[AsyncIterator[BrokerUpdate]]:
         """Present values first, then every change, until the context is left.
 
         The iterator raises ``BrokerError`` when the stream breaks; subscribe again then.

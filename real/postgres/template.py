@@ -19,13 +19,12 @@ from typing import Any
 from harness.errors import HarnessError
 from real.postgres.binaries import Binaries, as_user, locked, server_user
 from storage.lsn import Lsn
+from storage.wal.format import record_end
 
 SUPERUSER = "postgres"
 MIB = 1024 * 1024
-BLOCK_BYTES = 8192
 CHECKPOINT_RECORD_BYTES = 24 + 2 + 88
 """Record header, short data header, ``CheckPoint`` (versions 15, 16 and 18)."""
-_PAGE_HEADER_BYTES, _SEGMENT_HEADER_BYTES = 24, 40
 _LEFT_OUT = ("postmaster.opts", "postmaster.pid")
 _PIECE_BYTES = 256 * 1024
 
@@ -87,27 +86,13 @@ def _describe(binaries: Binaries, path: Path) -> Template:
         wal_segment_size = int(rows["Bytes per WAL segment"])
         return Template(
             path=path,
-            start_lsn=record_end(checkpoint, CHECKPOINT_RECORD_BYTES, wal_segment_size),
+            start_lsn=Lsn(record_end(checkpoint, CHECKPOINT_RECORD_BYTES, wal_segment_size)),
             system_id=int(rows["Database system identifier"]),
             pg_version=binaries.major,
             wal_segment_size=wal_segment_size,
         )
     except (KeyError, ValueError) as error:
         raise HarnessError(f"{' '.join(command)} says {done.stdout[:200]!r}: {error}") from error
-
-
-def record_end(start: Lsn, length: int, wal_segment_size: int) -> Lsn:
-    """Where the record after one of ``length`` bytes at ``start`` begins, page headers skipped
-    within the record and 8-byte alignment added after it."""
-    position = int(start)
-    while length > 0:
-        taken = min(length, BLOCK_BYTES - position % BLOCK_BYTES)
-        position += taken
-        length -= taken
-        if length:
-            first = position % wal_segment_size == 0
-            position += _SEGMENT_HEADER_BYTES if first else _PAGE_HEADER_BYTES
-    return Lsn((position + 7) // 8 * 8)
 
 
 def tar(source: Template) -> Iterator[bytes]:

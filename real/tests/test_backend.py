@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from harness.backend import NodeSpec
-from harness.errors import HarnessError, NotLive
+from harness.errors import HarnessError, NodeDied, NotLive
 from real import process
-from real.backend import NodeDied, RealBackend, RealOptions
+from real.backend import RealBackend, RealOptions
 from real.loop import NamedHostLoop
 from real.session import RealSession
 from real.tests.conftest import TOYS

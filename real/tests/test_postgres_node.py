@@ -9,11 +9,11 @@ import pytest
 
 from harness.backend import HARNESS, NodeSpec
 from harness.endpoint import OutcomeUnknown, Refused
-from harness.errors import HarnessError
+from harness.errors import HarnessError, NodeDied
 from harness.history import Kind
 from harness.nodes import COMPUTE_HTTP_PORT, COMPUTE_LIBPQ_PORT
 from real import process
-from real.backend import NodeDied, RealBackend, RealOptions
+from real.backend import RealBackend, RealOptions
 from real.loop import NamedHostLoop
 from real.postgres import binaries
 from real.postgres.endpoint import PostgresEndpoint, statements_of

@@ -49,21 +49,6 @@ def test_start_lsn_is_where_pg_waldump_finds_the_end(found, segment_mib, cache):
     assert f"invalid record length at {made.start_lsn}" in dump.stderr
 
 
-@pytest.mark.parametrize(
-    ("start", "end"),
-    [
-        (0x1000028, 0x10000A0),
-        (0x1002000 - 120, 0x1002000),
-        (0x1002000 - 114, 0x1002000),
-        (0x1002000 - 112, 0x1002000 + 24 + 8),
-        (0x1100000 - 112, 0x1100000 + 40 + 8),
-    ],
-    ids=["within a page", "aligned to its end", "exactly its end", "crosses", "crosses a segment"],
-)
-def test_record_end_skips_headers_and_aligns(start, end):
-    assert template.record_end(Lsn(start), 114, MIB) == end
-
-
 def test_template_is_built_once_by_however_many(cache, tmp_path):
     with ProcessPoolExecutor(4) as pool:
         jobs = [

@@ -5,9 +5,10 @@ import asyncio
 import pytest
 
 from harness.backend import NodeSpec
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UnsupportedFault
 from real.backend import RealBackend, RealOptions
 from real.loop import NamedHostLoop
+from real.network import ServiceSwitch
 from real.object_store import S3ObjectStore
 from real.session import RealSession
 
@@ -165,3 +166,10 @@ def test_wrong_credentials_are_one_clear_sentence(session, monkeypatch):
         run(story())
     finally:
         external.close()
+
+
+def test_an_outage_of_a_service_past_the_hub_is_refused():
+    switch = ServiceSwitch(hub=None, target="s3", note=lambda **_: None, linked=False)
+
+    with pytest.raises(UnsupportedFault, match="s3 is reached by https"):
+        switch.outage()

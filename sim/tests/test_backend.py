@@ -8,8 +8,8 @@ import pytest
 
 import sim
 from harness.backend import Ability, Backend, NodeSpec
-from harness.errors import HarnessError, NotLive
-from sim.backend import NodeDied, SimBackend
+from harness.errors import HarnessError, NodeDied, NotLive
+from sim.backend import SimBackend
 from storage.events import emit
 
 log = logging.getLogger("storage.test")

@@ -165,7 +165,7 @@ GOOD = {"start_lsn": "0/1"}
         ("PATCH", "/status", None, 405, "method_not_allowed", "allows GET"),
     ],
 )  # fmt: skip
-def test_every_refusal_is_typed_json(  # noqa: PLR0913
+def test_every_refusal_is_typed_json(
     method: str, path: str, body: Any, status: int, kind: str, msg: str
 ) -> None:
     async def story(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from harness.backend import NodeSpec
-from sim.backend import NodeDied
+from harness.errors import NodeDied
 from sim.disk_faults import DiskFault, DiskOperation
 from storage.http.client import HttpError, call
 from storage.lsn import Lsn

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from harness.backend import NodeSpec
-from sim.backend import NodeDied
+from harness.errors import NodeDied
 from storage.http.client import HttpError, call
 from storage.lsn import Lsn
 from storage.node import NodeContext

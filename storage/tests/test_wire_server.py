@@ -64,7 +64,7 @@ def test_a_query_string_runs_statement_by_statement_up_to_the_first_error() -> N
         ("echo 0 extra words", "XX000", "internal error: TypeError", logging.ERROR),
     ],
 )  # fmt: skip
-def test_an_error_reaches_the_client_and_the_connection_lives_on(  # noqa: PLR0913
+def test_an_error_reaches_the_client_and_the_connection_lives_on(
     extended: bool,
     command: str,
     sqlstate: str,
