@@ -95,5 +95,5 @@ class Dial:
         far.listener = listener
         network.established(near, far)
         if not listener.owner.alive:
-            far.gone = True
+            far.gone = far.died = True
         return near

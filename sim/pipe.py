@@ -122,6 +122,7 @@ class Pipe:
         link = self.link
         if link.cut:
             link.effects.bytes_cut += size
+            self.sever()  # A stream with a hole in it must never flow again.
             self.sender.unanswered()
             return
         if link.holds(size, lambda later: self._launch(item, size, later)):
@@ -151,16 +152,31 @@ class Pipe:
             self._loop.push(self._handle)
 
     def _meet_nobody(self) -> None:
-        """The receiving socket is closed: its host answers with a reset, if it still lives."""
+        """The receiving socket is closed: its host answers with a reset, if it still lives.
+
+        The end of a stream alone is no reason for one while both ends closed in an orderly way.
+        """
         self._scheduled = False
-        payload = any(item is not Signal.RESET for _, item in self._flying)
+        unread = any(
+            type(item) is bytes
+            or item is Signal.OPEN
+            or (item is Signal.END and self.receiver.died)
+            for _, item in self._flying
+        )
         self._flying.clear()
-        if not payload or self.sender.gone:
+        if not unread or self.sender.gone:
             return
         if self.link.host.up:
             self.receiver.outgoing.signal(Signal.RESET)
         else:
             self.sender.unanswered()
+
+    def abandon(self) -> None:
+        """The receiver's process died: whatever waits for it is lost, and no delivery is due."""
+        if self._flying and not self.link.host.up and not self.sender.gone:
+            self.sender.unanswered()
+        self._flying.clear()
+        self._scheduled = self._stalled = False
 
     def _deliver(self) -> None:
         """Hand everything that is due to the receiver; runs as a ready callback of its node."""
@@ -171,15 +187,14 @@ class Pipe:
         flying = self._flying
         now = self._loop.environment._now
         item = flying[0][1]
-        if type(item) is not bytes:
-            flying.popleft()
-            self._reschedule(now)
-            receiver.signalled(item)
-            return
-        if not receiver.reading:
+        if not receiver.reading and item is not Signal.RESET and item is not Signal.OPEN:
             self._stall()
             return
         flying.popleft()
+        if type(item) is not bytes:
+            self._reschedule(now)
+            receiver.signalled(item)
+            return
         if flying and flying[0][0] <= now:
             item = self._join(item, now)
         size = len(item)

@@ -29,7 +29,10 @@ RETRANSMISSION_TIMEOUT_S = 924.6
 
 
 class StreamTransport(asyncio.Transport):
-    """One end of a connection. ``gone`` once nothing can arrive at it any more."""
+    """One end of a connection.
+
+    ``gone`` once nothing can arrive at it any more, ``died`` if that is because its process died.
+    """
 
     def __init__(
         self, loop: SimLoop, owner: Incarnation, context: Context, names: tuple[Address, Address]
@@ -39,6 +42,7 @@ class StreamTransport(asyncio.Transport):
         self._owner = owner
         self.context = context
         self.gone = False
+        self.died = False
         self.reading = True
         self.outgoing: Pipe
         self.incoming: Pipe
@@ -227,8 +231,9 @@ class StreamTransport(asyncio.Transport):
     def process_died(self, *, host_died: bool) -> None:
         """The owning process is gone: the kernel resets the connection unless it died as well."""
         announce = not host_died and not self._ended
-        self._closing = self._ended = self.gone = True
+        self._closing = self._ended = self.gone = self.died = True
         self.outgoing.drop_backlog()
+        self.incoming.abandon()
         self._loop.network.forget(self)
         if announce:
             self.outgoing.signal(Signal.RESET)

@@ -333,3 +333,55 @@ def test_a_paused_node_accepts_connections_at_resume():
         return answer
 
     assert meet(story) == b"ok"
+
+
+def test_a_connection_made_while_one_way_is_cut_never_flows():
+    """The last step of the handshake vanishes; healing must not let a torso of it arrive."""
+
+    async def story(m):
+        m.network.hold("b", "a", both=False)
+        with m.loop.nodes.acting_as("a"):
+            dialling = m.loop.create_task(asyncio.open_connection("b", 1))
+        await asyncio.sleep(1)
+        m.network.cut("a", "b", both=False)
+        m.network.heal("b", "a", both=False)
+        _, writer = await dialling
+        writer.write(b"lost")
+        await asyncio.sleep(1)
+        m.network.heal("a", "b", both=False)
+        writer.write(b"more")
+        await asyncio.sleep(1)
+        writer.close()
+        return m.received(), m.errors
+
+    assert meet(story) == (b"", [])
+
+
+@pytest.mark.parametrize("paused", [False, True])
+def test_a_restarted_host_resets_what_its_dead_left_undelivered(paused):
+    async def story(m):
+        if paused:
+            m.loop.nodes.pause("b")
+        m.writer.write(b"never read")
+        await asyncio.sleep(1 if paused else 0.0001)
+        m.loop.nodes.crash("b", host=True)
+        await asyncio.sleep(1)
+        with m.loop.nodes.acting_as("b"):
+            m.loop.create_task(asyncio.sleep(1000))
+        m.writer.write(b"anybody there")
+        await asyncio.sleep(1)
+        return m.errors
+
+    assert meet(story) == [ConnectionResetError]
+
+
+def test_bytes_in_flight_to_a_dying_host_end_the_connection_some_day():
+    async def story(m):
+        m.writer.write(b"never read")
+        m.loop.nodes.crash("b", host=True)
+        await asyncio.sleep(920)
+        assert m.errors == []
+        await asyncio.sleep(10)
+        return m.errors
+
+    assert meet(story) == [TimeoutError]
