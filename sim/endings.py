@@ -53,11 +53,12 @@ class Endings(UnsupportedApis):
     # Garbage is collected, and finalisers run, at moments that depend on the run alone.
 
     def _enter_run(self) -> Any:
+        sites = guard.enter(self._source)
         hooks = sys.get_asyncgen_hooks()
         sys.set_asyncgen_hooks(self._generator_started, self._generator_finalised)
         collecting = gc.isenabled()
         gc.disable()
-        return hooks, collecting, guard.enter(self._source)
+        return hooks, collecting, sites
 
     def _leave_run(self, entered: Any) -> None:
         hooks, collecting, sites = entered

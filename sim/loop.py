@@ -16,7 +16,6 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from typing import Any
 
-from harness.backend import HARNESS
 from sim.endings import Endings
 from sim.environment import SimEnvironment
 from sim.errors import Deadlock, Livelock, Nondeterminism, WorldOver
@@ -158,8 +157,8 @@ class SimLoop(Networking, Endings):
     def run_forever(self) -> None:
         """Run until :meth:`stop`; ``Deadlock`` when nothing is left to happen."""
         self._check_runnable()
-        self._running = True
         entered = self._enter_run()
+        self._running = True
         events._set_running_loop(self)
         try:
             self._run()
@@ -293,7 +292,7 @@ class SimLoop(Networking, Endings):
             raise RuntimeError("another event loop is running in this thread")
 
     def __repr__(self) -> str:
-        return f"<SimLoop seed={self.seeds.root} t={self.time()} nodes={HARNESS}>"
+        return f"<SimLoop seed={self.seeds.root} t={self.time()}>"
 
 
 def _remark(incarnation: Incarnation) -> str:

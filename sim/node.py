@@ -8,6 +8,7 @@ incarnation's callbacks are parked and run in order when it resumes.
 from __future__ import annotations
 
 import enum
+import gc
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -82,6 +83,14 @@ class Incarnation:
         self.tasks = [task for task in self.tasks if not task.done()]
         self._prune_above = 2 * len(self.tasks) + 64
         self._failed += [weakref.ref(task) for task in finished if task._log_traceback]
+        if self._failed:
+            self._failed = [ref for ref in self._failed if (task := ref()) and task._log_traceback]
+
+    def report_garbage(self) -> None:
+        """Have failures reported whose last references are cycles; for the end of its life."""
+        self.prune()
+        if self._failed:
+            gc.collect()
 
     def unretrieved(self) -> list[SimTask]:
         """Failed tasks that are still referenced somewhere and that nobody has awaited so far."""
@@ -174,7 +183,7 @@ class Nodes:
         nothing it does from now on has an effect.
         """
         incarnation = self.living(name)
-        incarnation.prune()
+        incarnation.report_garbage()
         incarnation.life = Life.DEAD
         self.dead.append(incarnation)
         self._kernel.process_event(incarnation, state)

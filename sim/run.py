@@ -31,18 +31,29 @@ def run_on(loop: SimLoop, main: Callable[[], Coroutine[Any, Any, Result]]) -> Re
     collecting = gc.isenabled()
     gc.disable()  # The loop collects at moments of its own; see sim.endings.
     try:
-        result: Result = loop.run_until_complete(main())
-        loop.report_failures()
-        if loop.failures:
-            raise ScenarioFailed(_describe(loop.failures)) from loop.failures[0].get("exception")
+        try:
+            result: Result = loop.run_until_complete(main())
+            loop.report_failures()
+            if loop.failures:
+                cause = loop.failures[0].get("exception")
+                raise ScenarioFailed(_describe(loop.failures)) from cause
+        except BaseException as error:
+            _end_tasks_after(loop, error)
+            raise
+        _end_tasks(loop)
         return result
     finally:
-        try:
-            _end_tasks(loop)
-        finally:
-            loop.close()
-            if collecting:
-                gc.enable()
+        loop.close()
+        if collecting:
+            gc.enable()
+
+
+def _end_tasks_after(loop: SimLoop, error: BaseException) -> None:
+    """Clean up after a failure without letting a second one hide it."""
+    try:
+        _end_tasks(loop)
+    except Exception as second:
+        error.add_note(f"while ending what the program left running: {second!r}")
 
 
 def _describe(failures: list[dict[str, Any]]) -> str:

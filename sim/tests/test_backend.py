@@ -63,6 +63,21 @@ async def careless(context):
     assert task.done()
 
 
+async def cyclic(context):
+    """Its background task fails, and its last reference is a cycle."""
+
+    class Owner:
+        async def fail(self):
+            raise ValueError("in a cycle")
+
+        def __init__(self):
+            self.task = asyncio.create_task(self.fail())
+
+    Owner()
+    context.ready.set()
+    await context.stopping.wait()
+
+
 async def suicidal(context):
     context.ready.set()
     await asyncio.sleep(1)
@@ -72,7 +87,9 @@ async def suicidal(context):
         log.error("ran after its death")
 
 
-MAINS = {main.__name__: main for main in (counter, crasher, quitter, deaf, careless, suicidal)}
+MAINS = {
+    main.__name__: main for main in (counter, crasher, quitter, deaf, careless, cyclic, suicidal)
+}
 
 
 def play(story, seed=0):
@@ -218,15 +235,24 @@ def test_a_node_that_does_not_become_ready_is_not_live():
     play(story)
 
 
-def test_background_failures_of_a_node_are_error_lines_of_that_node():
+@pytest.mark.parametrize("role", ["careless", "cyclic"])
+@pytest.mark.parametrize("end", ["stop", "kill", "nothing"])
+def test_background_failures_of_a_node_are_error_lines_of_that_node(role, end):
     async def story(backend):
-        await start(backend, role="careless")
+        await start(backend, role=role)
         await asyncio.sleep(5)
-        await backend.stop("n", within_s=5)
+        if end == "stop":
+            await backend.stop("n", within_s=5)
+        elif end == "kill":
+            await backend.kill("n")
 
     _, backend = play(story)
     errors = [line for line in backend.logs() if line.level == "ERROR"]
-    assert [(line.node, "in the background" in line.text) for line in errors] == [("n", True)]
+    expected = {"careless": "in the background", "cyclic": "in a cycle"}[role]
+    if role == "careless" and end != "stop":
+        assert errors == [], "its main still holds the task and may yet await it"
+    else:
+        assert [(line.node, expected in line.text) for line in errors] == [("n", True)]
 
 
 def test_a_node_that_kills_itself_does_not_come_back_from_it():

@@ -93,6 +93,23 @@ def test_the_scenarios_own_failures_fail_the_run():
             sim.run(main)
 
 
+def test_a_cleanup_that_fails_does_not_hide_the_first_failure():
+    async def main():
+        async def stuck():
+            try:
+                await asyncio.sleep(1000)
+            finally:
+                await asyncio.get_running_loop().create_future()
+
+        task = asyncio.create_task(stuck())
+        await asyncio.sleep(1)
+        raise ValueError(f"first, before {task.get_name()}")
+
+    with pytest.raises(ValueError, match="first") as caught:
+        sim.run(main)
+    assert "wait for ever" in caught.value.__notes__[0]
+
+
 def test_a_failure_somebody_awaits_later_is_no_failure_of_the_run():
     async def main():
         async def fail():
