@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from reports.evidence import TraceEvent
+from reports.lifelines import SAME_MOMENT_S
 
 LASTING = ("cut", "hold", "delay", "outage")
 HEALING = ("heal", "restore")
-_SAME_MOMENT_S = 0.001
 _NAMED = ("verb", "source", "target", "both", "node")
 
 
@@ -91,7 +91,7 @@ def _alike(one: _Fault, other: _Fault) -> bool:
     if None in ends and ends != (None, None):
         return False
     apart_s = max(abs((a or 0) - (b or 0)) for a, b in ((one.start_s, other.start_s), ends))
-    return apart_s <= _SAME_MOMENT_S
+    return apart_s <= SAME_MOMENT_S
 
 
 def _span(group: list[_Fault], run_end_s: float) -> FaultSpan:

@@ -28,6 +28,7 @@ _AFTER: dict[str, State | None] = {
     "killed": None,
 }
 DEATHS = ("stopped", "killed")
+SAME_MOMENT_S = 0.001
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,13 +69,18 @@ def deaths(events: Iterable[TraceEvent]) -> dict[str, list[float]]:
 
 
 def teardown_s(events: list[TraceEvent]) -> float:
-    """When the run began to stop everything: the first of the stops that nothing follows."""
-    begun_s = max((event.at_s for event in events), default=0.0)
+    """When the run began to stop everything: the first of the stops that nothing follows.
+
+    The world's own end kills whatever still runs, all at the last moment: no fault either.
+    """
+    end_s = begun_s = max((event.at_s for event in events), default=0.0)
     for event in reversed(events):
         if event.kind == "fault":
             break
         if event.kind == "process":
-            if event.fields.get("state") not in ("stopping", "stopped"):
+            state = event.fields.get("state")
+            swept_away = state == "killed" and event.at_s >= end_s - SAME_MOMENT_S
+            if state not in ("stopping", "stopped") and not swept_away:
                 break
             begun_s = event.at_s
     return begun_s

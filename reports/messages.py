@@ -96,16 +96,18 @@ def moments(events: list[TraceEvent]) -> list[Moment]:
     sorts: tuple[list[Moment], ...] = ([], [], [])
     seen: set[tuple[str, str]] = set()
     for event in events:
-        if event.at_s > over_s or (sort := _sort(event, seen)) is None:
+        if event.at_s >= over_s or (sort := _sort(event, seen)) is None:
             continue
         sorts[sort].append(Moment(event.at_s, describe(event)))
     return next((found for found in sorts if found), [])
 
 
-def named_moment(message: str) -> Moment | None:
-    """The moment that a verdict names: checkers write ``at 2.658672 s``."""
+def failure_moment(message: str, events: list[TraceEvent]) -> Moment:
+    """The moment that a verdict names (``at 2.658672 s``), else that at which the run gave up."""
     found = re.search(r"\bat (\d+\.\d{3,}) s\b", message)
-    return Moment(float(found[1]), "what the verdict names") if found else None
+    if found:
+        return Moment(float(found[1]), "what the verdict names")
+    return Moment(teardown_s(events), "the run gives up")
 
 
 def _sort(event: TraceEvent, seen: set[tuple[str, str]]) -> int | None:
@@ -130,16 +132,23 @@ def _sort(event: TraceEvent, seen: set[tuple[str, str]]) -> int | None:
 
 
 def describe(event: TraceEvent) -> str:
-    """An event in a few words: ``sk0 killed``, ``cut sk0 main``, ``main elected term=2``."""
+    """An event in a few words: ``sk0 killed``, ``cut sk0 ⇄ main``, ``main elected in term 2``."""
     fields = event.fields
-    if event.kind == "fault":
-        ends = [str(fields[name]) for name in ("source", "target") if name in fields]
-        return " ".join([str(fields.get("verb", "fault")), *ends])
-    if event.kind == "process":
-        return f"{event.node} {fields.get('state')}"
-    kept = ("state", "term", "safekeeper", "name", "value")
-    told = [f"{name}={fields[name]}" for name in kept if name in fields]
-    return " ".join([event.node, event.kind, *told])
+    state = fields.get("state")
+    match event.kind:
+        case "fault":
+            both = "⇄" if fields.get("both", True) else "→"
+            ends = f" {both} ".join(str(fields[n]) for n in ("source", "target") if n in fields)
+            return f"{fields.get('verb', 'fault')} {ends}".rstrip()
+        case "process":
+            return f"{event.node} {state}"
+        case "elected":
+            return f"{event.node} elected in term {fields.get('term')}"
+        case "tenant_state":
+            return f"{event.node} tenant {state}"
+        case "walreceiver":
+            return f"{event.node} {state} WAL of {fields.get('safekeeper')}"
+    return f"{event.node} {event.kind}"
 
 
 def windows(

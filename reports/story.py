@@ -13,9 +13,9 @@ from reports.messages import (
     Moment,
     Scale,
     Window,
+    failure_moment,
     messages_of,
     moments,
-    named_moment,
     scale_of,
     windows,
 )
@@ -36,12 +36,13 @@ class Story:
     cast: svg.Cast
 
 
-def tell(events: list[TraceEvent], verdict: str = "") -> Story:
-    """Derive the story; ``verdict`` is what the run's record says. No messages, no windows."""
+def tell(events: list[TraceEvent], failure: str = "") -> Story:
+    """Derive the story; ``failure`` is what the run's record says. No messages, no windows."""
     end_s = max((event.at_s for event in events), default=0.0)
     messages = messages_of(events)
-    named = named_moment(verdict)
-    found = sorted([*moments(events), *([named] if named else [])], key=lambda one: one.at_s)
+    found = moments(events)
+    if failure:
+        found = sorted([*found, failure_moment(failure, events)], key=lambda one: one.at_s)
     scale = scale_of(messages)
     names = {message.source for message in messages} | {message.target for message in messages}
     names |= {event.node for event in events if event.kind in ("process", "lsn")}

@@ -81,7 +81,7 @@ def test_window_is_around_the_first_fault_and_bounded():
     assert left_out(story).startswith(f"{len(window.messages)} of 4000 messages")
 
 
-def test_several_faults_have_several_windows_that_do_not_overlap():
+def test_of_many_faults_the_first_the_last_and_one_between_have_windows():
     times = [1.0, 1.001, 2.0, 3.0, 3.5, 3.9]
     story = tell(life(*[fault(at_s, "reset") for at_s in times], messages=4000))
 
@@ -89,9 +89,27 @@ def test_several_faults_have_several_windows_that_do_not_overlap():
     assert len(shown) == WINDOWS_MAX
     assert shown[0] == 1.0
     assert shown[-1] == 3.9
-    pairs = zip(story.windows, story.windows[1:], strict=False)
-    assert all(one.end_s <= later.start_s for one, later in pairs)
+
+
+def test_windows_of_close_faults_do_not_overlap():
+    span_s = 0.0005 * WINDOW_PX_MAX / LATENCY_PX
+    one, other = tell(
+        life(fault(1.0, "reset"), fault(1.0 + 0.8 * span_s, "reset"), messages=4000)
+    ).windows
+
+    assert one.start_s < 1.0 < one.end_s
+    assert one.end_s <= other.start_s < 1.0 + 0.8 * span_s < other.end_s
+
+
+def test_dense_messages_make_windows_shorter_and_are_bounded_over_all_windows():
+    faults = [fault(at_s, "reset") for at_s in (0.5, 1.0, 1.5)]
+    story = tell(life(*faults, messages=20_000, gap_s=0.0001))
+
+    assert len(story.windows) == 3
     assert sum(len(window.messages) for window in story.windows) <= MESSAGES_MAX
+    for window in story.windows:
+        assert window.start_s < window.moment.at_s < window.end_s
+        assert window.end_s - window.start_s < 0.05
 
 
 @pytest.mark.parametrize(
@@ -112,6 +130,16 @@ def test_a_moment_that_the_verdict_names_gets_a_window():
     story = tell(life(messages=4000), "CheckFailed: at 2.658672 s on sk2: lost")
 
     assert [window.moment.at_s for window in story.windows] == [2.658672]
+
+
+def test_a_failure_without_a_time_gets_a_window_where_the_run_gives_up():
+    ends = [process(4.2, node, "killed") for node in ("sk0", "main")]
+    story = tell(life(fault(1.0, "cut"), *ends, messages=4000), "AssertionError: 1 == 2")
+
+    assert [(window.moment.at_s, window.moment.what) for window in story.windows] == [
+        (1.0, "cut sk0 ⇄ main"),
+        (4.2, "the run gives up"),
+    ]
 
 
 def test_messages_under_way_at_a_windows_edges_belong_to_it():
@@ -141,6 +169,11 @@ def test_lives_are_segments_and_the_dead_have_none():
         Segment("sk0", State.STARTING, 5.0, 6.0),
         Segment("sk0", State.RUNNING, 6.0, 9.0),
     ]
+
+
+def test_a_death_before_the_end_is_no_teardown():
+    assert teardown_s([process(1.0, "sk0", "killed"), process(2.0, "sk1", "stopped")]) == 2.0
+    assert teardown_s([process(1.0, "sk0", "killed"), process(1.0, "sk1", "killed")]) == 1.0
 
 
 def test_teardown_begins_with_the_stops_that_nothing_follows():

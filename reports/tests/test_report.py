@@ -100,6 +100,14 @@ def test_only_what_is_not_green_is_open(page):
     assert Checker(page).open_runs == ["test-a-py-test-a-sim-walgen-1"]
 
 
+def test_seeds_that_ended_out_of_order_are_replayed_in_order(tmp_path):
+    page = draw(tmp_path, [record(seed, Verdict.FAILED) for seed in (3, 1, 2)])
+    table = page[page.index("<tbody>") : page.index("</tbody>")]
+
+    assert re.findall(r"--seed (\d)<", table) == ["1", "2", "3"]
+    assert 'href="#test-a-py-test-a-sim-walgen-1"' in table
+
+
 def test_all_green_has_nothing_open_and_no_list_of_failures(tmp_path):
     page = draw(tmp_path, [record(seed) for seed in range(3)])
 
