@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import pytest
+
 from harness.topology import THREE_SAFEKEEPERS
 from harness.world import World
 
@@ -59,3 +63,14 @@ async def test_pageserver_restart_keeps_every_page(world: World) -> None:
 
     assert await endpoint.get(1) == "before"
     assert await endpoint.get(2) == "after"
+
+
+@pytest.mark.worlds("sim", reason="bounds a delay below the heartbeat; busy machines are later")
+async def test_last_commit_of_a_burst_reaches_the_pageserver_at_once(world: World) -> None:
+    """It was told to safekeepers only by the next heartbeat when it came close upon another."""
+    cluster = await world.start(THREE_SAFEKEEPERS)
+    endpoint = await cluster.endpoint("main")
+    for burst in range(5):
+        await asyncio.gather(*(endpoint.put(key, f"{burst}") for key in range(0, 640, 32)))
+
+        await cluster.caught_up(cluster.pageserver(0), endpoint.timeline, within_s=0.2)

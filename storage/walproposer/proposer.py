@@ -301,9 +301,12 @@ class WalProposer:
         for callback in self._on_commit:
             callback(lsn)
         if self._announcement is None:
-            self._announcement = asyncio.get_running_loop().call_later(
-                self.options.commit_announce_delay_s, self._announce, lsn
-            )
+            self._announce_later(lsn)
+
+    def _announce_later(self, lsn: Lsn) -> None:
+        self._announcement = asyncio.get_running_loop().call_later(
+            self.options.commit_announce_delay_s, self._announce, lsn
+        )
 
     def _announce(self, lsn: Lsn) -> None:
         """Tell ``lsn`` to those who have not heard of it by way of newer WAL."""
@@ -311,6 +314,9 @@ class WalProposer:
         for name, link in self._links.items():
             if self.campaign.peers[name].announced_lsn < lsn:
                 link.announce()
+        if self.campaign.commit_lsn > lsn:
+            # A commit that came while this one waited; none may follow to carry it along.
+            self._announce_later(self.campaign.commit_lsn)
 
     async def _tick(self) -> None:
         while True:
