@@ -12,7 +12,7 @@ from typing import Any
 from harness.benches import bench_commits, bench_parity, bench_startup
 from harness.runner import WorldRunner
 
-pytest_plugins = ("harness.pytest_plugin",)
+pytest_plugins = ("harness.pytest_plugin", "reports.allure_hooks")
 
 
 def sim_runner() -> WorldRunner:

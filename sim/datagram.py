@@ -27,7 +27,7 @@ _SIZE_MAX = 65507
 class Datagram(Delivery):
     """One copy on its way: an alarm that becomes the ready callback of the endpoint it meets."""
 
-    __slots__ = ("_loop", "data", "link", "source", "target")
+    __slots__ = ("_loop", "data", "link", "sent_at", "source", "target")
 
     _cancelled = False
 
@@ -39,13 +39,14 @@ class Datagram(Delivery):
         self.source = source
         self.target = target
         self.data = data
+        self.sent_at = loop.environment._now
 
     def ring(self) -> None:
         """Arrive: at the endpoint that has the port now, or nowhere."""
         endpoint = self.link.host.datagram_ports.get(self.target[1])
         if endpoint is not None:
             self._callback = endpoint.receive
-            self._args = (self.link, self.data, self.source)
+            self._args = (self,)
             self._context = endpoint.context
             self._loop.push(self)
 
@@ -119,12 +120,13 @@ class DatagramTransport(asyncio.DatagramTransport):
             Datagram(self._loop, link, self._address, target, data).launch()
         Datagram(self._loop, link, self._address, target, data).launch()
 
-    def receive(self, link: Link, data: bytes, source: Address) -> None:
+    def receive(self, datagram: Datagram) -> None:
         """A datagram is here; runs as a ready callback of the node."""
+        link, data, source = datagram.link, datagram.data, datagram.source
         if self._closed or (self._peer is not None and source != self._peer):
             return
-        now = self._loop.environment._now
-        self._append((now, MESSAGE, link.source, link.target, len(data), crc32c(data)))
+        now, sent_at = self._loop.environment._now, datagram.sent_at
+        self._append((now, MESSAGE, link.source, link.target, len(data), crc32c(data), sent_at))
         self._protocol.datagram_received(data, source)
 
     def close(self) -> None:

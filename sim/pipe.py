@@ -64,7 +64,7 @@ class Pipe:
         self.in_flight = 0
         self.backlog_size = 0
         self._backlog: deque[bytes] = deque()
-        self._flying: deque[tuple[float, Any]] = deque()
+        self._flying: deque[tuple[float, Any, float]] = deque()  # arrival, item, sent at
         self._last_arrival_s = 0.0
         self._scheduled = False
         self._stalled = False
@@ -96,7 +96,7 @@ class Pipe:
             arrival = self._last_arrival_s
         else:
             self._last_arrival_s = arrival
-        self._flying.append((arrival, data))
+        self._flying.append((arrival, data, now))
         if not self._scheduled:
             self._scheduled = True
             if arrival > now:
@@ -132,7 +132,7 @@ class Pipe:
         if self._stalled and item is Signal.RESET:
             self._flying.clear()
             self._stalled = self._scheduled = False
-        self._flying.append((arrival, item))
+        self._flying.append((arrival, item, now))
         if not self._scheduled:
             self._schedule(now)
 
@@ -161,7 +161,7 @@ class Pipe:
             type(item) is bytes
             or item is Signal.OPEN
             or (item is Signal.END and self.receiver.died)
-            for _, item in self._flying
+            for _, item, _ in self._flying
         )
         self._flying.clear()
         if not unread or self.sender.gone:
@@ -186,7 +186,7 @@ class Pipe:
             return
         flying = self._flying
         now = self._loop.environment._now
-        item = flying[0][1]
+        _, item, sent_at = flying[0]
         if not receiver.reading and item is not Signal.RESET and item is not Signal.OPEN:
             self._stall()
             return
@@ -199,7 +199,7 @@ class Pipe:
             item = self._join(item, now)
         size = len(item)
         link = self.link
-        self._append((now, MESSAGE, link.source, link.target, size, crc32c(item)))
+        self._append((now, MESSAGE, link.source, link.target, size, crc32c(item), sent_at))
         if self._backlog:
             self._loop.network.link(link.target, link.source).post(
                 _HEADER, lambda: self._acknowledged(size)
@@ -229,7 +229,7 @@ class Pipe:
 
     def _stall(self) -> None:
         """The receiver does not read: leave the bytes where they are, but let a reset through."""
-        if any(item is Signal.RESET for _, item in self._flying):
+        if any(item is Signal.RESET for _, item, _ in self._flying):
             self._flying = deque(each for each in self._flying if each[1] is Signal.RESET)
             self._reschedule(self._loop.environment.now)
         else:

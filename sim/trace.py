@@ -29,7 +29,7 @@ Entry = tuple[Any, ...]
 INSTANT = "instant"
 """Kind of the entry ``(at_s, INSTANT, callbacks run)`` of an instant that left no other entry."""
 MESSAGE = "message"
-"""Kind of the entry ``(at_s, MESSAGE, source, target, bytes, crc32c)`` of a delivery."""
+"""Kind of the entry ``(at_s, MESSAGE, source, target, bytes, crc32c, sent_at_s)`` of a delivery."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,8 +115,9 @@ class Trace:
         yield from enumerate(self.pending, self._folded)
 
     def _message(self, entry: Entry) -> Event:
-        at_s, _, source, target, size, _ = entry
-        fields = {"src": source, "dst": target, "bytes": size}
+        at_s, _, source, target, size, _, sent_at_s = entry
+        sent_us = round((sent_at_s - self.start_s) * 1e6)
+        fields = {"src": source, "dst": target, "bytes": size, "sent_us": sent_us}
         return Event(at_s - self.start_s, target, MESSAGE, fields)
 
 
