@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from harness.backend import Ability, Event, LogLine, NodeSpec
 from harness.errors import HarnessError, NodeDied, NotLive
+from harness.leftovers import report_leftovers
 from sim.broker import BrokerOptions, SimBroker
 from sim.capture import LogCapture
 from sim.clock import ClockOptions, SimClock
@@ -139,7 +140,7 @@ class SimBackend:
         )
         incarnation.context.run(current_sink.set, self._sink(incarnation))
         self.loop.create_task(
-            self._live(node, main, node.context),
+            self._live(node, main, incarnation),
             name=f"{spec.name}#{incarnation.number}",
             context=incarnation.context.copy(),
         )
@@ -168,13 +169,15 @@ class SimBackend:
 
         return sink
 
-    async def _live(self, node: SimNode, main: NodeMain, context: NodeContext) -> None:
+    async def _live(self, node: SimNode, main: NodeMain, incarnation: Incarnation) -> None:
         """The process: the main, and what the operating system does when it ends."""
+        assert node.context is not None, "a node that lives has a context"
         try:
-            await main(context)
-        except GeneratorExit:
-            raise
+            await main(node.context)
+            await report_leftovers(incarnation.tasks)
         except BaseException as error:
+            if not incarnation.alive:
+                raise  # The world is over and this is its disposal; nobody listens.
             node.died = f"{type(error).__name__}: {error}"
             _log.error("node %s crashed: %s", node.name, node.died, exc_info=error)
         else:

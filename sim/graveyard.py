@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import sys
 import warnings
 from asyncio import events
@@ -70,7 +71,9 @@ def _close_quietly(coroutine: Any) -> None:
 
 @contextmanager
 def _sealed(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
-    """No warning and no unraisable error of dying code reaches anybody."""
+    """No warning, log record or unraisable error of dying code reaches anybody."""
+    quiet_below = logging.root.manager.disable
+    logging.disable(logging.CRITICAL)
     hook: Callable[..., Any] = sys.unraisablehook
     sys.unraisablehook = lambda unraisable: None
     generator_hooks = sys.get_asyncgen_hooks()
@@ -85,3 +88,4 @@ def _sealed(loop: asyncio.AbstractEventLoop) -> Iterator[None]:
         events._set_running_loop(running)
         sys.set_asyncgen_hooks(*generator_hooks)
         sys.unraisablehook = hook
+        logging.disable(quiet_below)

@@ -78,6 +78,15 @@ async def cyclic(context):
     await context.stopping.wait()
 
 
+async def leaky(context):
+    """Forgets one task that never ends, and one that ends just in time."""
+    forgotten = asyncio.create_task(asyncio.Event().wait(), name="forgotten")
+    closing = asyncio.create_task(asyncio.sleep(3.4), name="closing")
+    context.ready.set()
+    await context.stopping.wait()
+    assert not forgotten.done() and not closing.done()
+
+
 async def suicidal(context):
     context.ready.set()
     await asyncio.sleep(1)
@@ -88,7 +97,8 @@ async def suicidal(context):
 
 
 MAINS = {
-    main.__name__: main for main in (counter, crasher, quitter, deaf, careless, cyclic, suicidal)
+    main.__name__: main
+    for main in (counter, crasher, quitter, deaf, careless, cyclic, leaky, suicidal)
 }
 
 
@@ -255,6 +265,18 @@ def test_background_failures_of_a_node_are_error_lines_of_that_node(role, end):
         assert [(line.node, expected in line.text) for line in errors] == [("n", True)]
 
 
+def test_a_task_that_outlives_its_main_is_a_warning_as_in_the_real_world():
+    async def story(backend):
+        await start(backend, role="leaky")
+        await asyncio.sleep(3)
+        await backend.stop("n", within_s=5)
+
+    _, backend = play(story)
+    (line,) = [line for line in backend.logs() if line.level != "INFO"]
+    assert (line.node, line.level) == ("n", "WARNING")
+    assert line.text == "task forgotten (Event.wait) still runs after its main returned"
+
+
 def test_a_node_that_kills_itself_does_not_come_back_from_it():
     async def story(backend):
         options = {"kill": lambda: backend.kill("n")}
@@ -363,3 +385,25 @@ def test_log_capture_leaves_the_root_logger_as_it_was():
     _, backend = play(story)
     assert (root.level, list(root.handlers)) == before
     assert [(line.node, line.text) for line in backend.logs()] == [("harness", "from the scenario")]
+
+
+def test_disposal_of_a_red_run_logs_nothing(caplog):
+    async def main(context):
+        context.ready.set()
+        try:
+            await context.stopping.wait()
+        finally:
+            logging.getLogger("storage.dying").error("never heard")
+            raise ValueError("never seen")
+
+    loop = sim.SimLoop(0)
+    backend = SimBackend(loop, {"stubborn": main})
+
+    async def story():
+        await backend.spawn(NodeSpec("a", "stubborn"))
+        await backend.wait_ready("a", within_s=1)
+        raise KeyError("the scenario fails")
+
+    with pytest.raises(KeyError):
+        sim.run_on(loop, story)
+    assert caplog.records == []

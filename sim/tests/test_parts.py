@@ -197,7 +197,9 @@ def test_events_and_deliveries_come_in_order():
 
     before, message, after = sim.run(main)
     assert [before.kind, message.kind, after.kind] == ["before", "message", "after"]
-    assert message.fields == {"src": "harness", "dst": "b", "bytes": 5}
+    sent_us = message.fields["sent_us"]
+    assert message.fields == {"src": "harness", "dst": "b", "bytes": 5, "sent_us": sent_us}
+    assert before.at_s * 1e6 - 1 <= sent_us < message.at_s * 1e6
     assert before.at_s < message.at_s < after.at_s == pytest.approx(1, abs=0.01)
 
 
