@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.leftovers import report_leftovers
 from real import node_log, process
 from real.loop import NamedHostLoop
 from storage.events import current_sink
@@ -29,7 +30,6 @@ from storage.node import NodeContext, NodeMain
 from storage.ports import Ports
 
 EVENTS_WRITE_S = 0.2
-LEFTOVER_GRACE_S = 0.5
 logger = logging.getLogger(__name__)
 
 
@@ -150,20 +150,10 @@ async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFi
             if context.ready.is_set():
                 await announcer
             announcer.cancel()
-    await _report_leftovers()
+    await report_leftovers(asyncio.all_tasks())
     return "" if context.stopping.is_set() else f"main of role {plan.role!r} returned unasked"
 
 
 async def _announce(context: NodeContext, channel: socket.socket) -> None:
     await context.ready.wait()
     _say(channel, ready=True)
-
-
-async def _report_leftovers() -> None:
-    """A main that returns must have ended its tasks: one that goes on running is a leak."""
-    left = asyncio.all_tasks() - {asyncio.current_task()}
-    if left:  # gRPC's own tasks end a moment after their channel has closed.
-        _, left = await asyncio.wait(left, timeout=LEFTOVER_GRACE_S)
-    for task in sorted(left, key=asyncio.Task.get_name):
-        what = getattr(task.get_coro(), "__qualname__", "?")
-        logger.warning("task %s (%s) still runs after its main returned", task.get_name(), what)
