@@ -19,6 +19,10 @@ HARNESS = "harness"
 """Host name of the scenario itself."""
 
 
+RETURNED_UNASKED = "its main returned although nobody asked the node to stop"
+"""Why a node died that neither raised nor was killed; a world logs it at ERROR."""
+
+
 class Ability(enum.Enum):
     """What a world can do that another may not; a scenario that needs it is skipped elsewhere."""
 

@@ -163,6 +163,8 @@ class RealBackend:
     def _on_state(self, process: NodeProcess, state: str) -> None:
         if state == "ended":
             state = "killed" if process.death_expected and process.exit_code != 0 else "stopped"
+            if not process.reason and (how := process.died()) is not None:
+                self._evidence.complain(process.plan.name, f"node {process.plan.name} {how}")
         self._evidence.note(process.plan.name, "process", state=state)
 
     def pid(self, name: str) -> int:

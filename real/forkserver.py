@@ -200,7 +200,8 @@ def main() -> NoReturn:
     gc.freeze()
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-    control.send(json.dumps({"request": 0, "ok": soft}).encode())
+    with contextlib.suppress(BrokenPipeError):  # The owner gave up; serve() sees that and leaves.
+        control.send(json.dumps({"request": 0, "ok": soft}).encode())
     ForkServer(control, [Path(directory) for directory in arguments.own]).serve()
     sys.exit(0)
 

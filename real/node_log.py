@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import re
 import sys
 import time
@@ -47,6 +48,7 @@ class EventFile:
     """A sink of ``storage.events`` that buffers; :meth:`write` at intervals and at the end."""
 
     def __init__(self, path: Path) -> None:
+        _cut_to_whole_lines(path)
         self._file: TextIO = path.open("a", encoding="utf-8")
         self._lines: list[str] = []
 
@@ -67,6 +69,15 @@ class EventFile:
         """Write what is left and close the file."""
         self.write()
         self._file.close()
+
+
+def _cut_to_whole_lines(path: Path) -> None:
+    """Drop what a crash left of a last line, so that the next incarnation's first one is whole."""
+    if path.exists():
+        content = path.read_bytes()
+        whole = content.rfind(b"\n") + 1
+        if whole != len(content):
+            os.truncate(path, whole)
 
 
 def read_log(path: Path, node: str, start_s: float) -> Iterator[LogLine]:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
+from harness.backend import RETURNED_UNASKED
 from harness.leftovers import report_leftovers
 from real import node_log, process
 from real.loop import NamedHostLoop
@@ -92,18 +93,21 @@ def run(plan: NodePlan, channel: socket.socket) -> int:
     current_sink.set(events)
     try:
         with asyncio.Runner(loop_factory=NamedHostLoop) as runner:
-            reason = runner.run(_node(plan, channel, events))
+            was_asked = runner.run(_node(plan, channel, events))
+            if not was_asked:
+                logger.error("node %s: %s", plan.name, RETURNED_UNASKED)
     except Exception as error:
-        logger.critical("node %s crashed", plan.name, exc_info=error)
-        _say(channel, died=f"{type(error).__name__}: {error}")
+        what = f"{type(error).__name__}: {error}"
+        logger.error("node %s crashed: %s", plan.name, what, exc_info=error)
+        _say(channel, died=what)
         return 1
     finally:
         events.close()
         logging.shutdown()
-    if reason:
-        _say(channel, died=reason)
-        return 3
-    return 0
+    if was_asked:
+        return 0
+    _say(channel, died=RETURNED_UNASKED)
+    return 3
 
 
 def _redirect(log_path: Path) -> None:
@@ -125,8 +129,8 @@ def _say(channel: socket.socket, **message: Any) -> None:
         logger.info("the backend does not listen any more: %s", error)
 
 
-async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFile) -> str:
-    """Run the role; returns why it ended unasked, or nothing."""
+async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFile) -> bool:
+    """Run the role to its end; returns whether it was asked to stop."""
     loop = asyncio.get_running_loop()
     assert isinstance(loop, NamedHostLoop)
     loop.join((plan.hub[0], plan.hub[1]), plan.name, plan.incarnation)
@@ -151,7 +155,7 @@ async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFi
                 await announcer
             announcer.cancel()
     await report_leftovers(asyncio.all_tasks())
-    return "" if context.stopping.is_set() else f"main of role {plan.role!r} returned unasked"
+    return context.stopping.is_set()
 
 
 async def _announce(context: NodeContext, channel: socket.socket) -> None:

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.backend import Ability, Event, LogLine, NodeSpec
+from harness.backend import RETURNED_UNASKED, Ability, Event, LogLine, NodeSpec
 from harness.errors import HarnessError, NodeDied, NotLive
 from harness.leftovers import report_leftovers
 from sim.broker import BrokerOptions, SimBroker
@@ -182,7 +182,7 @@ class SimBackend:
             _log.error("node %s crashed: %s", node.name, node.died, exc_info=error)
         else:
             if not node.stopping:
-                node.died = "its main returned although nobody asked the node to stop"
+                node.died = RETURNED_UNASKED
                 _log.error("node %s: %s", node.name, node.died)
         self.loop.nodes.crash(node.name, state="stopped")
         node.answered.set()

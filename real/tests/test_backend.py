@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.backend import NodeSpec
+from harness.backend import RETURNED_UNASKED, NodeSpec
 from harness.errors import HarnessError, NodeDied, NotLive
 from real import process
 from real.backend import RealBackend, RealOptions
@@ -68,9 +68,10 @@ def test_main_that_raises_before_ready_is_told_with_its_error(play):
         assert backend.died("a") == "ValueError: no such luck, Ada"
 
     backend = play(story)
-    [crash] = lines(backend, "a", "CRITICAL")
-    assert "Traceback (most recent call last)" in crash
-    assert crash.splitlines()[-1] == "ValueError: no such luck, Ada"
+    [crash] = lines(backend, "a", "ERROR")
+    head, trace = crash.split("\n")[:2]
+    assert head == "real.node_main: node a crashed: ValueError: no such luck, Ada"
+    assert trace == "Traceback (most recent call last):"
 
 
 def test_main_that_raises_later_has_died(play):
@@ -87,9 +88,10 @@ def test_main_that_returns_unasked_has_died(play):
     async def story(backend):
         await start(backend, "a", "leave")
         await ended(backend, "a")
-        assert backend.died("a") == "main of role 'leave' returned unasked"
+        assert backend.died("a") == RETURNED_UNASKED
 
-    play(story)
+    [line] = lines(play(story), "a", "ERROR")
+    assert line == f"real.node_main: node a: {RETURNED_UNASKED}"
 
 
 def test_signal_from_elsewhere_is_a_death_and_our_own_kill_is_none(play):
@@ -104,7 +106,10 @@ def test_signal_from_elsewhere_is_a_death_and_our_own_kill_is_none(play):
         assert backend.died("b") is None
 
     backend = play(story)
-    assert "Fatal Python error: Segmentation fault" in lines(backend, "a", "ERROR")
+    errors = lines(backend, "a", "ERROR")
+    assert "Fatal Python error: Segmentation fault" in errors
+    assert errors[-1] == "node a killed by SIGSEGV"
+    assert lines(backend, "b", "ERROR") == []
 
 
 def test_not_ready_in_time_and_not_stopped_in_time_are_liveness_failures(play):
@@ -258,7 +263,7 @@ def test_another_loop_is_refused(toy_session):
 
 OWNER = """
     import asyncio, os, signal, sys
-    from harness.backend import NodeSpec
+    from harness.backend import RETURNED_UNASKED, NodeSpec
     from real import process
     from real.backend import RealBackend
     from real.loop import NamedHostLoop

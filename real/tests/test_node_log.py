@@ -71,6 +71,16 @@ def test_events_come_back_and_a_line_that_a_crash_cut_is_left_out(tmp_path):
     assert event.fields == {"name": "flush_lsn", "value": 7}
 
 
+def test_the_next_incarnation_does_not_go_on_in_a_line_that_a_crash_cut(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text('[1.0, "first", {}]\n[2.0, "cut')
+    sink = node_log.EventFile(path)
+    sink("second", {})
+    sink.close()
+
+    assert [event.kind for event in node_log.read_events(path, "n", 0.0)] == ["first", "second"]
+
+
 def test_events_are_written_before_they_are_too_many(tmp_path):
     path = tmp_path / "events.jsonl"
     sink = node_log.EventFile(path)

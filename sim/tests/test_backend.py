@@ -7,7 +7,7 @@ import logging
 import pytest
 
 import sim
-from harness.backend import Ability, Backend, NodeSpec
+from harness.backend import RETURNED_UNASKED, Ability, Backend, NodeSpec
 from harness.errors import HarnessError, NodeDied, NotLive
 from sim.backend import SimBackend
 from storage.events import emit
@@ -218,7 +218,10 @@ def test_a_main_that_returns_unasked_has_died():
         assert not backend.running("n")
         return backend.died("n")
 
-    assert "nobody asked" in play(story)[0]
+    reason, backend = play(story)
+    assert reason == RETURNED_UNASKED
+    (line,) = [line for line in backend.logs() if line.level == "ERROR"]
+    assert (line.node, line.text) == ("n", f"node n: {RETURNED_UNASKED}")
 
 
 def test_a_node_that_does_not_stop_is_not_live():
