@@ -38,7 +38,7 @@ bench: venv
 	  $(BIN)/python -m harness bench $$name || exit 1; done
 
 sweep: venv
-	$(BIN)/python -m harness sweep "scenarios/test_tenant_migration.py::test_tenant_migration[with_load]" \
+	$(BIN)/python -m harness sweep "scenarios/test_tenant_migration.py::test_tenant_migration_with_load[broker]" \
 	  --seeds 0:$(SEEDS) --jobs $(JOBS)
 
 clean:

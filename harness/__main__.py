@@ -9,12 +9,19 @@ import argparse
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from harness.composition import benches
-from harness.errors import HarnessError
+from harness.errors import CheckFailed, HarnessError
 from harness.single import run_once
 from harness.sweep import SweepOptions, sweep
-from harness.verdict import EXIT_CODES, RunSettings
+from harness.verdict import (
+    EXIT_CODES,
+    NO_POSTGRES_IN_SIM,
+    RunSettings,
+    Verdict,
+    check_writable,
+)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -22,9 +29,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     arguments = _parser().parse_args(argv)
     try:
         return int(arguments.command(arguments))
+    except CheckFailed as error:  # Of a benchmark, whose runs must pass.
+        print(f"seawall: {error.checker}: {error}", file=sys.stderr)
+        return EXIT_CODES[Verdict.FAILED]
     except HarnessError as error:
         print(f"seawall: {error}", file=sys.stderr)
-        return 2
+        return EXIT_CODES[Verdict.ERROR]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -43,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument(
         "--seeds", type=_seed_range, required=True, metavar="A:B", help="A ≤ seed < B"
     )
-    many.add_argument("--jobs", type=int, default=0, help="processes (default: one a core)")
+    many.add_argument("--jobs", type=_jobs, default=0, help="processes (default: one a core)")
     many.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
     many.add_argument("--records", default="", help="append a JSON line for each run to this file")
     many.set_defaults(command=_sweep)
@@ -60,8 +70,18 @@ def _seed_range(text: str) -> range:
     return range(int(first), int(last))
 
 
+def _jobs(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: at least 1 process is needed")
+    return int(text)
+
+
 def _run(arguments: argparse.Namespace) -> int:
+    if (arguments.world, arguments.compute) == ("sim", "postgres"):
+        raise HarnessError(NO_POSTGRES_IN_SIM)
     settings = RunSettings(arguments.world, arguments.compute, arguments.seed, arguments.policy)
+    if arguments.artifacts:
+        check_writable(Path(arguments.artifacts), "--artifacts")
     record = run_once(arguments.nodeid, settings, artifacts=arguments.artifacts)
     if record.message:
         print(record.message)
@@ -70,6 +90,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
+    if arguments.records:
+        check_writable(Path(arguments.records).parent, "--records")
     options = SweepOptions(
         arguments.nodeid, arguments.seeds, arguments.jobs, arguments.policy, arguments.records
     )

@@ -17,12 +17,15 @@ class NotLive(CheckFailed):
     """Something that had to happen within a bound did not; the message says what is stuck."""
 
 
+class NodeDied(CheckFailed):
+    """A node ended by itself while something waited for it; the message says why and where."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, checker="node died")
+
+
 class HarnessError(SeawallError):
     """Our own tool, or the way it was called, is wrong; the message says what to change."""
-
-
-class NodeDied(HarnessError):
-    """A node ended by itself while something waited for it; the message says why and where."""
 
 
 class NotYet(SeawallError):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import shlex
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -16,9 +17,15 @@ import pytest
 
 from harness.artifacts import write_artifacts
 from harness.composition import worlds
-from harness.errors import UnsupportedFault
+from harness.errors import HarnessError, UnsupportedFault
 from harness.runner import RunResult, Scenario, WorldRunner
-from harness.verdict import RunRecord, RunSettings, append_record
+from harness.verdict import (
+    NO_POSTGRES_IN_SIM,
+    RunRecord,
+    RunSettings,
+    append_record,
+    check_writable,
+)
 
 RUNNERS = pytest.StashKey[dict[str, WorldRunner]]()
 REPLAY = pytest.StashKey[str]()
@@ -52,8 +59,18 @@ def pytest_configure(config: pytest.Config) -> None:
     config.stash[RUNNERS] = {}
     _chosen(config.getoption("--world"), ("sim", "real"), "--world")
     _chosen(config.getoption("--compute"), COMPUTES, "--compute")
+    if (config.getoption("--world"), config.getoption("--compute")) == ("sim", "postgres"):
+        raise pytest.UsageError(NO_POSTGRES_IN_SIM)
     if config.getoption("--runs") < 1:
         raise pytest.UsageError(f"--runs {config.getoption('--runs')}: at least 1 is needed")
+    artifacts, records = config.getoption("--artifacts"), config.getoption("--records")
+    try:
+        if artifacts:
+            check_writable(Path(artifacts), "--artifacts")
+        if records:
+            check_writable(Path(records).parent, "--records")
+    except HarnessError as error:
+        raise pytest.UsageError(str(error)) from error
 
 
 def _chosen(value: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
@@ -123,8 +140,9 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         for name in inspect.signature(pyfuncitem.obj).parameters
         if name != "world"
     }
-    runner = runner_for(pyfuncitem.config, settings.world)
-    result = runner.run(lambda world: pyfuncitem.obj(world=world, **arguments), settings)
+    result = _run(
+        pyfuncitem.config, lambda world: pyfuncitem.obj(world=world, **arguments), settings
+    )
     record = _record(pyfuncitem, nodeid, result)
     if isinstance(result.error, UnsupportedFault):
         pytest.skip(str(result.error))
@@ -133,6 +151,15 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     if result.error is not None:
         raise result.error
     return True
+
+
+def _run(config: pytest.Config, scenario: Scenario, settings: RunSettings) -> RunResult:
+    """One run; a world that cannot even be made is a run that ended with that error."""
+    try:
+        runner = runner_for(config, settings.world)
+    except HarnessError as error:
+        return RunResult.without_run(settings, error)
+    return runner.run(scenario, settings)
 
 
 def base_nodeid(item: pytest.Function) -> str:
@@ -200,10 +227,13 @@ class RunIn(Protocol):
 def run_in(request: pytest.FixtureRequest) -> RunIn:
     """For tests that compare worlds or need one of them whole."""
 
+    config = request.config
+    seed = config.getoption("--seed")
+    words = ["python", "-m", "pytest", request.node.nodeid, "--seed", str(seed)]
+    request.node.stash[REPLAY] = shlex.join(words)
+
     def run(world: str, scenario: Scenario, compute: str = "walgen") -> RunResult:
-        config = request.config
-        settings = RunSettings(world, compute, config.getoption("--seed"))
-        result = runner_for(config, world).run(scenario, settings)
+        result = _run(config, scenario, RunSettings(world, compute, seed))
         if result.error is not None:
             raise result.error
         return result

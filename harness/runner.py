@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, Self
 
 from harness.backend import Event, LogLine
 from harness.checkers.suite import check_after_stop, check_world, stop_everything
@@ -46,6 +46,11 @@ class RunResult:
     virtual_s: float
     wall_s: float
     evidence: Evidence
+
+    @classmethod
+    def without_run(cls, settings: RunSettings, error: BaseException) -> Self:
+        """What is known of a run before it begins, or when it cannot begin."""
+        return cls(settings, verdict_of(error), error, "", 0, 0, 0.0, 0.0, Evidence())
 
 
 class WorldRunner(Protocol):

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import errno
 import json
+import os
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
+
+from harness.errors import HarnessError
 
 
 class Verdict(enum.StrEnum):
@@ -19,6 +23,10 @@ class Verdict(enum.StrEnum):
     INCONCLUSIVE = "inconclusive"
     ERROR = "error"
 
+
+NO_POSTGRES_IN_SIM = (
+    "--compute postgres runs real processes: add --world real, or choose --compute walgen"
+)
 
 EXIT_CODES = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.INCONCLUSIVE: 3, Verdict.ERROR: 2}
 
@@ -79,6 +87,17 @@ class RunRecord:
         data["settings"] = RunSettings(**data["settings"])
         data["verdict"] = Verdict(data["verdict"])
         return cls(**data)
+
+
+def check_writable(directory: Path, option: str) -> None:
+    """Make ``directory``; ``HarnessError`` naming ``option`` if nothing can be written there."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not os.access(directory, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        why = f"nothing can be written there ({error.strerror}); name another directory"
+        raise HarnessError(f"{option} {directory}: {why}") from error
 
 
 def append_record(path: Path, record: RunRecord) -> None:

@@ -11,7 +11,8 @@ ROOT = Path(__file__).resolve().parents[2]
 
 CONFTEST = """
 import asyncio
-from harness.errors import CheckFailed, UnsupportedFault
+import os
+from harness.errors import CheckFailed, HarnessError, UnsupportedFault
 from harness.runner import Evidence, Inconclusive, RunResult, verdict_of
 
 pytest_plugins = ("harness.pytest_plugin",)
@@ -37,8 +38,21 @@ class ToyRunner:
         print("closed", self.world)
 
 
+def no_real_world():
+    raise HarnessError("no PostgreSQL here; install one")
+
+
 WORLDS = {"sim": lambda: ToyRunner("sim"), "real": lambda: ToyRunner("real")}
-BENCHES = {"toy": lambda: {"speed": 3}}
+if os.environ.get("WITHOUT_REAL"):
+    WORLDS["real"] = no_real_world
+
+
+
+def broken_bench():
+    raise CheckFailed("key 1 is gone", checker="ledger")
+
+
+BENCHES = {"toy": lambda: {"speed": 3}, "broken": broken_bench}
 """
 
 SCENARIOS = """
@@ -72,6 +86,15 @@ async def test_proves_nothing(world):
 @pytest.mark.worlds("sim", reason="needs virtual time")
 async def test_only_in_sim(world):
     assert world.world == "sim"
+
+
+def test_compares_worlds(run_in):
+    async def scenario(world):
+        if world.seed == 3:
+            raise CheckFailed("they differ", checker="parity")
+
+    run_in("sim", scenario)
+    run_in("real", scenario)
 """
 
 
@@ -83,11 +106,11 @@ def suite(tmp_path):
     return tmp_path
 
 
-def run(suite, *words, module="pytest"):
+def run(suite, *words, module="pytest", **environment):
     return subprocess.run(
         [sys.executable, "-m", module, *words],
         cwd=suite,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "200"},
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "COLUMNS": "200", **environment},
         capture_output=True,
         text=True,
         timeout=60,
@@ -95,8 +118,8 @@ def run(suite, *words, module="pytest"):
     )
 
 
-def harness(suite, *words):
-    return run(suite, *words, module="harness")
+def harness(suite, *words, **environment):
+    return run(suite, *words, module="harness", **environment)
 
 
 def test_ids_show_world_compute_and_seed(suite):
@@ -130,6 +153,9 @@ def test_unknown_options_get_one_sentence(suite):
         (["--world", "moon"], "--world 'moon' is unknown; choose sim, real or all"),
         (["--compute", "oracle"], "--compute 'oracle' is unknown; choose walgen, postgres or all"),
         (["--runs", "0"], "--runs 0: at least 1 is needed"),
+        (["--world", "sim", "--compute", "postgres"], "--compute postgres runs real processes"),
+        (["--artifacts", "conftest.py/x"], "--artifacts conftest.py/x: nothing can be written"),
+        (["--records", "conftest.py/x"], "--records conftest.py: nothing can be written"),
     ]:
         found = run(suite, *words)
         assert sentence in found.stdout + found.stderr
@@ -162,10 +188,14 @@ def test_run_finds_one_set_of_parameters(suite):
     [
         (["run", "test_toy.py::test_missing"], "no scenario 'test_toy.py::test_missing'"),
         (["run", "missing.py::test_x"], "no scenario 'missing.py::test_x'"),
-        (["run", "test_toy.py::test_passes", "--compute", "postgres"], "does not run in world"),
+        (["run", "test_toy.py::test_passes", "--compute", "postgres"], "runs real processes"),
+        (["run", "test_toy.py::test_only_in_sim", "--world", "real"], "does not run in world"),
         (["run", "test_toy.py::test_skips"], "does not run in world"),
+        (["run", "test_toy.py::test_passes", "--artifacts", "conftest.py/x"], "--artifacts conf"),
         (["sweep", "test_toy.py::test_passes", "--seeds", "9"], "write A:B with A < B"),
-        (["bench", "warp"], "no benchmark 'warp'; there are: toy"),
+        (["sweep", "test_toy.py::test_passes", "--seeds", "0:9", "--jobs", "-1"], "at least 1 pro"),
+        (["sweep", "test_toy.py::x", "--seeds", "0:9", "--records", "conftest.py/x"], "--records"),
+        (["bench", "warp"], "no benchmark 'warp'; there are: broken, toy"),
     ],
 )
 def test_bad_input_gets_one_clear_sentence(suite, words, sentence):
@@ -185,6 +215,29 @@ def test_sweep_counts_verdicts_and_shows_replay_lines(suite):
     assert last.startswith("seeds=6 passed=5 failed=1 inconclusive=0 error=0 seeds_per_s=")
     assert found.returncode == 1
     assert "--seed 3" in found.stderr
+
+
+def test_a_world_that_cannot_be_made_is_an_error_with_one_sentence(suite):
+    found = harness(suite, "run", "test_toy.py::test_passes", "--world", "real", WITHOUT_REAL="yes")
+
+    assert found.stdout.splitlines()[0] == "HarnessError: no PostgreSQL here; install one"
+    assert found.stdout.splitlines()[1].startswith("verdict=error digest=- events=0")
+    assert found.returncode == 2
+    assert "Traceback" not in found.stdout + found.stderr
+
+
+def test_a_comparison_of_worlds_shows_its_replay_line_first(suite):
+    shown = run(suite, "-k", "compares", "--seed", "3").stdout
+
+    first = shown.index("replay: python -m pytest test_toy.py::test_compares_worlds --seed 3")
+    assert first < shown.index("they differ", first)
+
+
+def test_a_benchmark_whose_run_fails_is_red(suite):
+    found = harness(suite, "bench", "broken")
+
+    assert found.stderr.strip() == "seawall: ledger: key 1 is gone"
+    assert found.returncode == 1
 
 
 def test_bench_ends_with_one_json_line(suite):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.errors import CheckFailed, HarnessError, NotLive
+from harness.errors import CheckFailed, HarnessError, NodeDied, NotLive
 from harness.runner import Inconclusive, verdict_of
 from harness.verdict import (
     EXIT_CODES,
@@ -10,6 +10,7 @@ from harness.verdict import (
     RunSettings,
     Verdict,
     append_record,
+    check_writable,
     read_records,
 )
 
@@ -32,6 +33,7 @@ RECORD = RunRecord(
         (None, Verdict.PASSED),
         (CheckFailed("lost", checker="ledger"), Verdict.FAILED),
         (NotLive("stuck", checker="eventually"), Verdict.FAILED),
+        (NodeDied("node 'ps0' ended before it was ready"), Verdict.FAILED),
         (AssertionError("1 == 2"), Verdict.FAILED),
         (ConnectionResetError("node is gone"), Verdict.FAILED),
         (HarnessError("no such node"), Verdict.ERROR),
@@ -52,6 +54,16 @@ def test_replay_line_names_everything_that_identifies_the_run():
         "python -m harness run 'scenarios/test_x.py::test_x[with load]' "
         "--world sim --compute walgen --seed 7 --policy pct"
     )
+
+
+def test_a_directory_is_made_and_one_that_cannot_be_is_named(tmp_path):
+    file = tmp_path / "file"
+    file.write_text("in the way")
+
+    check_writable(tmp_path / "deep" / "er", "--records")
+    assert (tmp_path / "deep" / "er").is_dir()
+    with pytest.raises(HarnessError, match=rf"^--records {file}/below: nothing can be written"):
+        check_writable(file / "below", "--records")
 
 
 def test_closing_line_has_the_agreed_fields():
