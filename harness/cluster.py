@@ -9,7 +9,8 @@ from harness.backend import NodeSpec
 from harness.compute import Launch
 from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
-from harness.nodes import NodeHandle, PageserverHandle, SafekeeperHandle
+from harness.history import BranchPoint
+from harness.nodes import NodeHandle, PageserverHandle, SafekeeperHandle, TimelineSpec
 from harness.topology import Topology
 from storage.http.client import HttpError
 from storage.ids import TenantId, TenantTimelineId, TimelineId
@@ -88,11 +89,46 @@ class Cluster:
         """Start an endpoint, on the first timeline (created if there is none) and ``ps0``."""
         if timeline is None:
             timeline = self.timelines[0] if self.timelines else await self.create_tenant(pageserver)
-        launch = Launch(name, timeline, pageserver or self.pageservers[0])
+        return await self._launch(Launch(name, timeline, pageserver or self.pageservers[0]))
+
+    async def replica(
+        self, name: str, lsn: Lsn, *, of: EndpointHandle, pageserver: PageserverHandle | None = None
+    ) -> EndpointHandle:
+        """Start a compute that reads the timeline of another as of ``lsn`` and changes nothing."""
+        return await self._launch(Launch(name, of.timeline, pageserver or of.pageserver, lsn))
+
+    async def _launch(self, launch: Launch) -> EndpointHandle:
         handle = EndpointHandle(self, launch)
-        self.endpoints[name] = handle
+        self.endpoints[launch.name] = handle
         await handle.start()
         return handle
+
+    async def branch(
+        self,
+        ancestor: TenantTimelineId,
+        *,
+        at: Lsn | None = None,
+        pageserver: PageserverHandle | None = None,
+    ) -> TenantTimelineId:
+        """Branch a timeline at an LSN, or where the pageserver (``ps0`` by default) has got to."""
+        home = pageserver or self.pageservers[0]
+        generator = self.world.generator(f"branch {len(self.timelines)}")
+        branch = TenantTimelineId(ancestor.tenant_id, TimelineId.draw(generator))
+        await home.branch(ancestor, branch.timeline_id, at)
+        lsn = (await home.timeline(branch)).ancestor_lsn
+        assert lsn is not None, f"branch {branch} has no ancestor_lsn"
+        spec = await self.world.compute.branch_spec(self, branch, lsn)
+        await self.create_on_safekeepers(branch, spec)
+        point = BranchPoint(str(ancestor), lsn, self.world.now_s())
+        self.world.history.branched(str(branch), point)
+        self.timelines.append(branch)
+        return branch
+
+    async def create_on_safekeepers(self, timeline: TenantTimelineId, spec: TimelineSpec) -> None:
+        """Begin a timeline's WAL on every running safekeeper, at once."""
+        members = self.safekeeper_addresses()
+        running = [safekeeper for safekeeper in self.safekeepers if safekeeper.running]
+        await asyncio.gather(*(each.create_timeline(timeline, spec, members) for each in running))
 
     async def subscribe(self, timeline: TenantTimelineId, pageserver: PageserverHandle) -> None:
         """Have every running safekeeper call ``pageserver`` for this timeline (callmemaybe)."""

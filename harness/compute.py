@@ -10,19 +10,22 @@ from typing import TYPE_CHECKING, Protocol
 
 from harness.endpoint import Endpoint
 from storage.ids import TenantTimelineId
+from storage.lsn import Lsn
 
 if TYPE_CHECKING:
     from harness.cluster import Cluster
-    from harness.nodes import NodeHandle, PageserverHandle
+    from harness.nodes import NodeHandle, PageserverHandle, TimelineSpec
 
 
 @dataclass(frozen=True)
 class Launch:
-    """An endpoint to launch: ``name`` is its host name, ``pageserver`` has its pages."""
+    """An endpoint to launch: ``name`` is its host name, ``pageserver`` has its pages. With ``lsn``
+    it is a replica that reads as of that LSN and changes nothing."""
 
     name: str
     timeline: TenantTimelineId
     pageserver: PageserverHandle
+    lsn: Lsn | None = None
 
 
 class RunningCompute(Protocol):
@@ -55,6 +58,13 @@ class Compute(Protocol):
         """Make a new timeline exist on ``pageserver`` and on every safekeeper."""
         ...
 
+    async def branch_spec(
+        self, cluster: Cluster, branch: TenantTimelineId, start_lsn: Lsn
+    ) -> TimelineSpec:
+        """How safekeepers begin a branch whose own WAL begins at ``start_lsn``."""
+        ...
+
     def compute(self, cluster: Cluster, launch: Launch) -> RunningCompute:
-        """A compute for an endpoint, not started yet."""
+        """A compute for an endpoint, not started yet; ``UnsupportedFault`` for a replica that this
+        kind does not have."""
         ...

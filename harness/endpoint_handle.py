@@ -25,7 +25,8 @@ class EndpointHandle(Client):
         world = cluster.world
         self._compute = world.compute.compute(cluster, launch)
         self._launch = launch
-        recording = Recording(world.history, world.now_s, str(launch.timeline))
+        pinned = launch.lsn is not None
+        recording = Recording(world.history, world.now_s, str(launch.timeline), pinned)
         super().__init__(self._compute.endpoint, recording, launch.name)
 
     @property
@@ -37,6 +38,11 @@ class EndpointHandle(Client):
     def timeline(self) -> TenantTimelineId:
         """The timeline it works on."""
         return self._launch.timeline
+
+    @property
+    def pinned(self) -> bool:
+        """Whether it is a replica that reads as of one LSN."""
+        return self._launch.lsn is not None
 
     @property
     def pageserver(self) -> PageserverHandle:
@@ -57,7 +63,12 @@ class EndpointHandle(Client):
         """Start the compute from the storage; returns when it serves."""
         if self.running:
             raise HarnessError(f"endpoint {self.name!r} runs already; stop or kill it first")
+        if self._launch.lsn is not None:
+            await self._compute.start(self._launch)
+            return
+        life = self._history.compute_began(str(self.timeline), self.name, self.now_s())
         await self._compute.start(self._launch)
+        life.serving_at_s = self.now_s()
 
     async def stop(self) -> None:
         """Stop the compute gracefully."""

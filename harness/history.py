@@ -59,6 +59,25 @@ class Source:
     pinned: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class BranchPoint:
+    """Where a timeline came from: its parent's state at ``lsn``, known to exist at ``at_s``."""
+
+    parent: str
+    lsn: Lsn
+    at_s: float
+
+
+@dataclass(slots=True)
+class ComputeLife:
+    """One start of a primary, named like the processes of its clients. It was elected after
+    ``began_at_s`` and before ``serving_at_s`` (``None``: not known to have served)."""
+
+    process: str
+    began_at_s: float
+    serving_at_s: float | None = None
+
+
 class Operation(NamedTuple):
     """One operation. Times in seconds since the run began; ``completed_at_s`` is ``None`` while
     pending. ``lsn``: where a write committed, or at which LSN a read's answer holds; ``None`` if
@@ -110,6 +129,22 @@ class History:
         self._results: list[Any] = []
         self._lsns: list[Lsn | None] = []
         self._commits = 0
+        self.branches: dict[str, BranchPoint] = {}
+        self.lives: dict[str, list[ComputeLife]] = {}
+
+    def branched(self, timeline: str, point: BranchPoint) -> None:
+        """Record that a timeline began as a branch of another."""
+        assert timeline not in self.branches, f"timeline {timeline} is branched twice"
+        self.branches[timeline] = point
+
+    def compute_began(self, timeline: str, process: str, at_s: float) -> ComputeLife:
+        """Record that a primary of a timeline is about to start; the caller notes when it serves.
+
+        Without such records every primary counts as the only one of its timeline.
+        """
+        life = ComputeLife(process, at_s)
+        self.lives.setdefault(timeline, []).append(life)
+        return life
 
     def invoke(self, source: Source, kind: Kind, args: tuple[Any, ...], at_s: float) -> int:
         """Record that an operation is about to be sent; returns its index."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
+import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from harness.backend import NodeSpec
@@ -36,6 +36,15 @@ def system_id_of(timeline: TenantTimelineId) -> int:
     return int(timeline.timeline_id[:16], 16)
 
 
+def page_options(launch: Launch) -> dict[str, Any]:
+    """Options of both roles: whose pages, and where they are."""
+    return {
+        "tenant_id": launch.timeline.tenant_id,
+        "timeline_id": launch.timeline.timeline_id,
+        "pageserver": launch.pageserver.address,
+    }
+
+
 def timeline_spec(cluster: Cluster, timeline: TenantTimelineId) -> TimelineSpec:
     """A walgen timeline begins with WAL segment 1, page header included."""
     topology = cluster.topology
@@ -58,17 +67,18 @@ class WalgenCompute:
         """Create the empty timeline on the pageserver and on every running safekeeper."""
         spec = timeline_spec(cluster, timeline)
         await pageserver.create_timeline(timeline, spec)
-        members = cluster.safekeeper_addresses()
-        await asyncio.gather(
-            *(
-                safekeeper.create_timeline(timeline, spec, members)
-                for safekeeper in cluster.safekeepers
-                if safekeeper.running
-            )
-        )
+        await cluster.create_on_safekeepers(timeline, spec)
 
-    def compute(self, cluster: Cluster, launch: Launch) -> WalgenNode:
-        """One walgen node."""
+    async def branch_spec(
+        self, cluster: Cluster, branch: TenantTimelineId, start_lsn: Lsn
+    ) -> TimelineSpec:
+        """A branch writes WAL of its own system from the branch point on."""
+        return dataclasses.replace(timeline_spec(cluster, branch), start_lsn=start_lsn)
+
+    def compute(self, cluster: Cluster, launch: Launch) -> WalgenNode | ReplicaNode:
+        """One walgen node, or one that only reads."""
+        if launch.lsn is not None:
+            return ReplicaNode(cluster, launch)
         return WalgenNode(cluster, launch)
 
 
@@ -92,9 +102,7 @@ class WalgenNode:
         topology = self._cluster.topology
         callmemaybe = topology.discovery == "callmemaybe"
         return {
-            "tenant_id": launch.timeline.tenant_id,
-            "timeline_id": launch.timeline.timeline_id,
-            "pageserver": launch.pageserver.address,
+            **page_options(launch),
             "safekeepers": self._cluster.safekeeper_addresses(),
             "proposer_id": self._proposer_id(launch),
             "system_id": system_id_of(launch.timeline),
@@ -108,6 +116,31 @@ class WalgenNode:
         """Every start of every endpoint campaigns under an id of its own."""
         name = f"proposer {launch.name} {self._starts}"
         return self._cluster.world.generator(name).getrandbits(63)
+
+    async def stop(self) -> None:
+        """Stop the node gracefully."""
+        await self._node.stop()
+
+    async def kill(self) -> None:
+        """Crash the node."""
+        await self._node.kill()
+
+
+class ReplicaNode:
+    """:class:`harness.compute.RunningCompute` of one read-only process, pinned to an LSN."""
+
+    def __init__(self, cluster: Cluster, launch: Launch) -> None:
+        self._compute_options = cluster.topology.compute_options
+        self.endpoint: Endpoint = KvEndpoint(launch.name, COMPUTE_LIBPQ_PORT)
+        self._node = ComputeHandle(cluster.world.backend, NodeSpec(launch.name, "readonly"))
+        self.nodes: list[NodeHandle] = [self._node]
+
+    async def start(self, launch: Launch) -> None:
+        """Start the node; it serves once the pageserver has reached its LSN."""
+        assert launch.lsn is not None, "a replica is pinned to an LSN"
+        options = {**page_options(launch), "lsn": str(launch.lsn), **self._compute_options}
+        self._node.spec = NodeSpec(launch.name, "readonly", options)
+        await self._node.start()
 
     async def stop(self) -> None:
         """Stop the node gracefully."""

@@ -26,8 +26,12 @@ class Reader(Protocol):
 
 
 async def read_back(reader: Reader, history: History, timeline: str) -> dict[int, str]:
-    """The present value of every key that a timeline's history wrote; absent keys are left out."""
-    keys = [register.key for register in registers_of(history.of(timeline)) if register.writes]
+    """The present value of every key a timeline inherited or wrote; absent keys are left out."""
+    keys = [
+        register.key
+        for register in registers_of(history, timeline)
+        if register.writes or register.initial.value is not None
+    ]
     found: dict[int, str] = {}
     for first, end in ranges_of(keys):
         found.update(await reader.scan(first, end))
@@ -51,7 +55,7 @@ def check_acknowledged_commits(history: History, timeline: str, final: Mapping[i
     Returns the number of acknowledged writes that were covered.
     """
     covered = 0
-    registers = registers_of(history.of(timeline))
+    registers = registers_of(history, timeline)
     for register in registers:
         check_final(register, final.get(register.key))
         covered += sum(write.acknowledged for write in register.writes)
@@ -63,7 +67,7 @@ def check_acknowledged_commits(history: History, timeline: str, final: Mapping[i
 
 def check_final(register: Register, value: str | None) -> None:
     """Check the final value of one key; ``None`` is absent."""
-    allowed = may_be_current(register.writes, Overwritten(register.writes), NEVER, NEVER)
+    allowed = may_be_current(register, Overwritten(register.writes), NEVER, NEVER)
     model = LsnModel.of(register)
     if model is not None:
         newest = model.last()

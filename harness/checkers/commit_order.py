@@ -1,12 +1,14 @@
 """LSNs agree with real time: what ended before another operation began has no higher LSN.
 
-Holds for writes and for reads that are not pinned, on one timeline and across restarts of the
-compute. A write acknowledged at an LSN that a later one gets again, or exceeds, means that history
-was rewritten; a read at an LSN below one already acknowledged is stale.
+Holds on one timeline and across restarts of the compute, for every write that made a record and
+every read but those at a pinned LSN or through a primary that may have been deposed. A write
+acknowledged at an LSN that a later one gets again, or exceeds, means that history was rewritten; a
+read at an LSN below one already acknowledged is stale.
 """
 
 from __future__ import annotations
 
+from harness.checkers.deposed import Deposed
 from harness.errors import CheckFailed
 from harness.history import History, Kind, Operation, Outcome
 
@@ -15,10 +17,13 @@ CHECKER = "commit_order"
 
 def check_commit_order(history: History) -> int:
     """Check every answered operation that tells an LSN; returns how many there are."""
-    return sum(check_operations(history.of(timeline)) for timeline in history.timelines())
+    return sum(
+        check_operations(history.of(timeline), Deposed(history.lives.get(timeline, [])))
+        for timeline in history.timelines()
+    )
 
 
-def check_operations(operations: list[Operation]) -> int:
+def check_operations(operations: list[Operation], deposed: Deposed) -> int:
     """Check the operations of one timeline."""
     answered = [
         operation
@@ -26,6 +31,7 @@ def check_operations(operations: list[Operation]) -> int:
         if operation.outcome is Outcome.OK
         and operation.lsn is not None
         and not operation.source.pinned
+        and (_makes_record(operation) or not deposed.possible(operation))
     ]
     _check_distinct(answered)
     by_end = sorted(answered, key=_end_s)
@@ -42,6 +48,11 @@ def check_operations(operations: list[Operation]) -> int:
                 checker=CHECKER,
             )
     return len(answered)
+
+
+def _makes_record(operation: Operation) -> bool:
+    """Whether it is a write that cannot be acknowledged without a quorum."""
+    return any(value is not None for value in operation.changes().values())
 
 
 def _check_distinct(answered: list[Operation]) -> None:

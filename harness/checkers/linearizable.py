@@ -15,7 +15,6 @@ from itertools import pairwise
 from typing import NamedTuple
 
 from harness.checkers.registers import (
-    INITIAL,
     NEVER,
     KeyRead,
     KeyWrite,
@@ -50,7 +49,7 @@ def check_linearizable(history: History) -> int:
     """Check every key of every timeline; returns how many keys could be checked (see above)."""
     checked = 0
     for timeline in history.timelines():
-        for register in registers_of(history.of(timeline)):
+        for register in registers_of(history, timeline):
             if has_distinct_values(register):
                 check_register(register)
                 checked += 1
@@ -59,7 +58,8 @@ def check_linearizable(history: History) -> int:
 
 def has_distinct_values(register: Register) -> bool:
     """Whether a value names its write; deletions do not count, see :func:`zones_of`."""
-    values = [write.value for write in register.writes if write.value is not None]
+    writes = (register.initial, *register.writes)
+    values = [write.value for write in writes if write.value is not None]
     return len(set(values)) == len(values)
 
 
@@ -79,16 +79,16 @@ def check_register(register: Register) -> None:
 
 
 def zones_of(register: Register) -> list[Zone]:
-    """A zone for each value but ``None`` (absent), which several deletions may have written;
-    only a key never deleted has one for it. Leaving values out weakens the check, soundly.
+    """A zone for each value but ``None`` (absent), which several deletions may have written,
+    unless only one did. Leaving values out weakens the check, soundly.
     Raises ``CheckFailed`` for a value read before it was written."""
     reads: dict[str | None, list[KeyRead]] = {}
     for read in register.reads:
-        if not read.pinned:
+        if not read.timeless:
             reads.setdefault(read.value, []).append(read)
-    writes = [write for write in register.writes if write.value is not None]
-    if len(writes) == len(register.writes):
-        writes.append(INITIAL)
+    every = [register.initial, *register.writes]
+    absences = sum(write.value is None for write in every)
+    writes = [write for write in every if write.value is not None or absences == 1]
     zones: list[Zone] = []
     for write in writes:
         seen_by = reads.get(write.value, [])

@@ -3,7 +3,7 @@
 By real time: the value of a write that began before the read ended and was not certainly
 overwritten before the read began. By LSN, where the compute tells it: the value of the newest
 acknowledged write at or below the LSN of the read, or one of unknown outcome. Real time says
-nothing about reads at a pinned LSN.
+nothing about timeless reads (see :mod:`harness.checkers.registers`).
 """
 
 from __future__ import annotations
@@ -12,7 +12,6 @@ from bisect import bisect_right
 from collections.abc import Mapping
 
 from harness.checkers.registers import (
-    INITIAL,
     KeyRead,
     KeyWrite,
     Overwritten,
@@ -32,17 +31,16 @@ def check_reads(history: History) -> int:
     """Check every answered read; returns how many values were compared."""
     compared = 0
     for timeline in history.timelines():
-        operations = history.of(timeline)
-        registers = registers_of(operations)
+        registers = registers_of(history, timeline)
         for register in registers:
             compared += check_register(register)
-        check_sums(operations, registers)
+        check_sums(history.of(timeline), registers)
     return compared
 
 
 def check_register(register: Register) -> int:
     """Check the reads of one key; returns how many there are."""
-    by_value: dict[str | None, list[KeyWrite]] = {None: [INITIAL]}
+    by_value: dict[str | None, list[KeyWrite]] = {register.initial.value: [register.initial]}
     for write in register.writes:
         by_value.setdefault(write.value, []).append(write)
     overwritten = Overwritten(register.writes)
@@ -51,7 +49,7 @@ def check_register(register: Register) -> int:
         sources = by_value.get(read.value)
         if sources is None:
             raise _failure(register, read, "nobody wrote that value")
-        if not read.pinned:
+        if not read.timeless:
             _check_real_time(register, read, sources, overwritten)
         if model is not None and read.lsn is not None:
             _check_lsn(register, read, model)
@@ -65,7 +63,7 @@ def _check_real_time(
     for write in sources:
         if write.invoked_at_s <= read.completed_at_s and write.completed_at_s >= horizon_s:
             return
-    allowed = may_be_current(register.writes, overwritten, read.invoked_at_s, read.completed_at_s)
+    allowed = may_be_current(register, overwritten, read.invoked_at_s, read.completed_at_s)
     raise _failure(register, read, f"it may have seen {_shown(allowed)}")
 
 
@@ -93,7 +91,7 @@ class LsnModel:
     @classmethod
     def of(cls, register: Register) -> LsnModel | None:
         """The model, or ``None`` when an acknowledged write does not tell its LSN."""
-        known, unknown = [INITIAL], dict[str | None, list[KeyWrite]]()
+        known, unknown = [register.initial], dict[str | None, list[KeyWrite]]()
         for write in register.writes:
             if not write.acknowledged:
                 unknown.setdefault(write.value, []).append(write)
@@ -134,7 +132,7 @@ def check_sums(operations: list[Operation], registers: list[Register]) -> None:
 def _shown(writes: list[KeyWrite]) -> str:
     """The newest of the writes, for a message."""
     parts = [
-        f"{write.value!r} (" + ("initial" if write is INITIAL else f"#{write.number}") + ")"
+        f"{write.value!r} ({'initial' if write.number < 0 else f'#{write.number}'})"
         for write in writes[-SHOWN:]
     ]
     return " or ".join(parts) + (f" or {len(writes) - SHOWN} older" if len(writes) > SHOWN else "")

@@ -1,18 +1,21 @@
 """A history cut into registers: for each key, the writes that may have happened and the reads.
 
-What real time says about one key: a write *certainly happened before* another operation if it was
-acknowledged before the other began. Equal instants are taken as concurrent. Writes that failed are
-left out; those of unknown outcome may take effect at any time after they began, or never.
+A branch begins with its parent's state at the branch point. What real time says of a key: a write
+*certainly happened before* another operation if it was acknowledged before the other began. Equal
+instants are taken as concurrent. Writes that failed are left out; those of unknown outcome may take
+effect at any time after they began, or never. Reads at a pinned LSN, or through a primary that may
+have been deposed, are ``timeless``: real time does not bind them, their LSN does.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from harness.history import Kind, Operation, Outcome
+from harness.checkers.deposed import Deposed
+from harness.history import History, Kind, Operation, Outcome
 from storage.lsn import Lsn
 
 NEVER = float("inf")
@@ -43,34 +46,37 @@ class KeyRead(NamedTuple):
     completed_at_s: float
     lsn: Lsn | None
     number: int
-    pinned: bool
+    timeless: bool
 
 
 INITIAL = KeyWrite(None, BEFORE_ALL, BEFORE_ALL, Lsn(0), -1)
-"""A timeline starts empty."""
+"""A timeline without parent starts empty."""
 
 
 @dataclass(slots=True)
 class Register:
-    """Everything a history says of one key, in order of invocation."""
+    """Everything a history says of one key, in order of invocation; ``initial`` comes first."""
 
     key: int
+    initial: KeyWrite = INITIAL
     writes: list[KeyWrite] = field(default_factory=list)
     reads: list[KeyRead] = field(default_factory=list)
 
 
-def registers_of(operations: Sequence[Operation]) -> list[Register]:
-    """The registers of one timeline's operations, by ascending key."""
-    found: dict[int, Register] = {}
+def registers_of(history: History, timeline: str) -> list[Register]:
+    """The registers of one timeline, by ascending key."""
+    operations = history.of(timeline)
+    deposed = Deposed(history.lives.get(timeline, []))
+    found = _inherited(history, timeline)
     for operation in operations:
-        for key, write in _writes_of(operation):
+        for key, write in _writes_of(operation, deposed):
             register = found.get(key)
             if register is None:
                 register = found[key] = Register(key)
             register.writes.append(write)
     written = sorted(found)
     for operation in operations:
-        for key, read in _reads_of(operation, written):
+        for key, read in _reads_of(operation, written, deposed):
             register = found.get(key)
             if register is None:
                 register = found[key] = Register(key)
@@ -78,16 +84,51 @@ def registers_of(operations: Sequence[Operation]) -> list[Register]:
     return [found[key] for key in sorted(found)]
 
 
-def _writes_of(operation: Operation) -> Iterator[tuple[int, KeyWrite]]:
+def _inherited(history: History, timeline: str) -> dict[int, Register]:
+    """Registers with what a branch has of its parent, by key; those of no branch are empty."""
+    point = history.branches.get(timeline)
+    if point is None:
+        return {}
+    found: dict[int, Register] = {}
+    for parent in registers_of(history, point.parent):
+        known = [parent.initial]
+        unsure: list[KeyWrite] = []
+        for write in parent.writes:
+            if not write.acknowledged or write.lsn is None:
+                if write.invoked_at_s <= point.at_s:
+                    unsure.append(write)
+            elif write.lsn <= point.lsn:
+                known.append(write)
+        newest = sorted(known, key=_position)[-1]
+        # A write of the parent whose place is unknown may be in the branch, like one of its own.
+        found[parent.key] = Register(
+            parent.key,
+            newest._replace(invoked_at_s=BEFORE_ALL, completed_at_s=BEFORE_ALL),
+            [write._replace(invoked_at_s=BEFORE_ALL, completed_at_s=NEVER) for write in unsure],
+        )
+    return found
+
+
+def _position(write: KeyWrite) -> int:
+    assert write.lsn is not None
+    return int(write.lsn)
+
+
+def _writes_of(operation: Operation, deposed: Deposed) -> Iterator[tuple[int, KeyWrite]]:
     if not operation.is_write or operation.outcome is Outcome.FAILED:
         return
     end_s = operation.completed_at_s if operation.outcome is Outcome.OK else NEVER
     assert end_s is not None, f"{operation} is complete but has no end"
-    for key, value in operation.changes().items():
+    changes = operation.changes()
+    if all(value is None for value in changes.values()) and deposed.possible(operation):
+        end_s = NEVER  # What is absent in an old state is deleted without record and quorum.
+    for key, value in changes.items():
         yield key, KeyWrite(value, operation.invoked_at_s, end_s, operation.lsn, operation.number)
 
 
-def _reads_of(operation: Operation, written: list[int]) -> Iterator[tuple[int, KeyRead]]:
+def _reads_of(
+    operation: Operation, written: list[int], deposed: Deposed
+) -> Iterator[tuple[int, KeyRead]]:
     """What an answered read says; a scan also says which written keys were absent."""
     end_s = operation.completed_at_s
     if operation.outcome is not Outcome.OK or end_s is None:
@@ -101,8 +142,9 @@ def _reads_of(operation: Operation, written: list[int]) -> Iterator[tuple[int, K
     else:
         return
     start_s, lsn, number = operation.invoked_at_s, operation.lsn, operation.number
+    timeless = operation.source.pinned or deposed.possible(operation)
     for key, value in rows.items():
-        yield key, KeyRead(value, start_s, end_s, lsn, number, operation.source.pinned)
+        yield key, KeyRead(value, start_s, end_s, lsn, number, timeless)
 
 
 class Overwritten:
@@ -124,12 +166,12 @@ class Overwritten:
 
 
 def may_be_current(
-    writes: Sequence[KeyWrite], overwritten: Overwritten, began_s: float, ended_s: float
+    register: Register, overwritten: Overwritten, began_s: float, ended_s: float
 ) -> list[KeyWrite]:
     """Writes whose value an operation from ``began_s`` to ``ended_s`` may see, initial included."""
     horizon_s = overwritten.before(began_s)
     return [
         write
-        for write in (INITIAL, *writes)
+        for write in (register.initial, *register.writes)
         if write.invoked_at_s <= ended_s and write.completed_at_s >= horizon_s
     ]

@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Any
 from harness.backend import NodeSpec
 from harness.compute import Launch
 from harness.endpoint import Endpoint
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UnsupportedFault
 from harness.nodes import COMPUTE_LIBPQ_PORT, NodeHandle, PageserverHandle, TimelineSpec
 from harness.walgen import ComputeHandle
 from real.backend import RealBackend
 from real.postgres import binaries, template
 from real.postgres.endpoint import PostgresEndpoint
 from storage.ids import TenantTimelineId
+from storage.lsn import Lsn
 from storage.wire.client import ConnectOptions, connect
 
 if TYPE_CHECKING:
@@ -61,24 +62,30 @@ class PostgresCompute:
         """Import the template into the pageserver, and begin its WAL on every safekeeper."""
         source = await asyncio.to_thread(self.template, cluster.topology.wal_segment_size)
         await _import(source, timeline, pageserver)
-        spec = TimelineSpec(
-            start_lsn=source.start_lsn,
-            system_id=source.system_id,
-            pg_version=source.pg_version,
-            wal_segment_size=source.wal_segment_size,
-        )
-        members = cluster.safekeeper_addresses()
-        await asyncio.gather(
-            *(
-                safekeeper.create_timeline(timeline, spec, members)
-                for safekeeper in cluster.safekeepers
-                if safekeeper.running
-            )
-        )
+        spec = _spec(source, source.start_lsn)
+        await cluster.create_on_safekeepers(timeline, spec)
+
+    async def branch_spec(
+        self, cluster: Cluster, branch: TenantTimelineId, start_lsn: Lsn
+    ) -> TimelineSpec:
+        """A branch goes on writing the WAL of the template's system."""
+        source = await asyncio.to_thread(self.template, cluster.topology.wal_segment_size)
+        return _spec(source, start_lsn)
 
     def compute(self, cluster: Cluster, launch: Launch) -> PostgresNodes:
         """A PostgreSQL with its sidecar."""
+        if launch.lsn is not None:
+            raise UnsupportedFault("a PostgreSQL that reads at a pinned LSN is not supported")
         return PostgresNodes(self, cluster, launch)
+
+
+def _spec(source: template.Template, start_lsn: Lsn) -> TimelineSpec:
+    return TimelineSpec(
+        start_lsn=start_lsn,
+        system_id=source.system_id,
+        pg_version=source.pg_version,
+        wal_segment_size=source.wal_segment_size,
+    )
 
 
 async def _import(
