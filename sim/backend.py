@@ -175,6 +175,8 @@ class SimBackend:
         try:
             await main(node.context)
             await report_leftovers(incarnation.tasks)
+            for socket in incarnation.endpoints():
+                _log.warning("a %s is still open after its main returned", type(socket).__name__)
         except BaseException as error:
             if not incarnation.alive:
                 raise  # The world is over and this is its disposal; nobody listens.

@@ -79,7 +79,8 @@ async def cyclic(context):
 
 
 async def leaky(context):
-    """Forgets one task that never ends, and one that ends just in time."""
+    """Forgets one task that never ends, one that ends just in time, and a listener."""
+    await asyncio.start_server(lambda reader, writer: None, context.name, 1)
     forgotten = asyncio.create_task(asyncio.Event().wait(), name="forgotten")
     closing = asyncio.create_task(asyncio.sleep(3.4), name="closing")
     context.ready.set()
@@ -268,16 +269,19 @@ def test_background_failures_of_a_node_are_error_lines_of_that_node(role, end):
         assert [(line.node, expected in line.text) for line in errors] == [("n", True)]
 
 
-def test_a_task_that_outlives_its_main_is_a_warning_as_in_the_real_world():
+def test_tasks_and_sockets_that_outlive_their_main_are_warnings():
     async def story(backend):
         await start(backend, role="leaky")
         await asyncio.sleep(3)
         await backend.stop("n", within_s=5)
 
     _, backend = play(story)
-    (line,) = [line for line in backend.logs() if line.level != "INFO"]
-    assert (line.node, line.level) == ("n", "WARNING")
-    assert line.text == "task forgotten (Event.wait) still runs after its main returned"
+    lines = [line for line in backend.logs() if line.level != "INFO"]
+    assert {(line.node, line.level) for line in lines} == {("n", "WARNING")}
+    assert [line.text for line in lines] == [
+        "task forgotten (Event.wait) still runs after its main returned",
+        "a Listener is still open after its main returned",
+    ]
 
 
 def test_a_node_that_kills_itself_does_not_come_back_from_it():
