@@ -98,7 +98,8 @@ class SafekeeperTimeline:
 
 @dataclass(frozen=True)
 class PageserverTimeline:
-    """What a pageserver says of a timeline; ``walreceiver`` describes the WAL source."""
+    """What a pageserver says of a timeline; ``walreceiver`` describes the WAL source;
+    ``superseded``: attached elsewhere since."""
 
     state: str
     last_record_lsn: Lsn
@@ -109,6 +110,7 @@ class PageserverTimeline:
     ancestor_timeline_id: str | None
     ancestor_lsn: Lsn | None
     walreceiver: Any
+    superseded: bool
 
     @classmethod
     def of(cls, data: dict[str, Any]) -> Self:

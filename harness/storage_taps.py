@@ -6,6 +6,8 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from harness.checkers.pages_equal_wal import Wanted
+from harness.checkers.wal_model import KV_RELATION
 from harness.errors import CheckFailed
 from harness.nodes import (
     PAGESERVER_LIBPQ_PORT,
@@ -23,12 +25,16 @@ from storage.wire.replication import XLogData, parse_from_server
 PAGE_BYTES = 8192
 
 
+Page = tuple[int, int, int, int, int]
+"""Space, database, relation, fork, block."""
+
+
 @dataclass(frozen=True, order=True, slots=True)
 class PageVersion:
     """One version of a page: the LSN it was made at, which page, SHA-256 of its 8 KiB."""
 
     lsn: Lsn
-    page: tuple[int, int, int, int, int]
+    page: Page
     sha256: str
 
 
@@ -61,12 +67,48 @@ def changed_blocks(
     wal: bytes, start: Lsn, *, pg_version: int, wal_segment_size: int
 ) -> Iterator[tuple[Lsn, BlockRef]]:
     """Every (end LSN of the record, block it changes) in a piece of WAL that begins with one."""
+    for end_lsn, blocks in changes(
+        wal, start, pg_version=pg_version, wal_segment_size=wal_segment_size
+    ):
+        for block in blocks:
+            yield end_lsn, block
+
+
+def changes(
+    wal: bytes, start: Lsn, *, pg_version: int, wal_segment_size: int
+) -> Iterator[tuple[Lsn, tuple[BlockRef, ...]]]:
+    """Each whole record of a piece of WAL that begins with one: its end, the blocks it changes."""
     reader = WalReader(start, pg_version, wal_segment_size)
     reader.feed(wal)
     for raw in reader.records():
-        record = decode(raw.raw, raw.lsn, raw.end_lsn, pg_version)
-        for block in record.blocks:
-            yield raw.end_lsn, block
+        yield raw.end_lsn, decode(raw.raw, raw.lsn, raw.end_lsn, pg_version).blocks
+
+
+class PageTap:
+    """Reads pages of one timeline from one pageserver, over the page service's ``get_page``."""
+
+    def __init__(self, pageserver: PageserverHandle, timeline: TenantTimelineId) -> None:
+        self.name = pageserver.name
+        self._command = f"get_page {timeline.tenant_id} {timeline.timeline_id}"
+
+    async def read(self, wanted: Sequence[Wanted]) -> list[bytes]:
+        """Blocks of the key-value relation, each as of its LSN."""
+        return await self.read_any([((*KV_RELATION, block), lsn) for block, lsn in wanted])
+
+    async def read_any(self, wanted: Sequence[tuple[Page, Lsn]]) -> list[bytes]:
+        """Any pages, each as of its LSN."""
+        client = await connect(self.name, PAGESERVER_LIBPQ_PORT)
+        pages = []
+        try:
+            for page, lsn in wanted:
+                where = " ".join(map(str, page))
+                result = await client.query(f"{self._command} {where} {lsn}")
+                content = result.rows[0][[column.name for column in result.columns].index("page")]
+                assert content is not None and len(content) == len("\\x") + 2 * PAGE_BYTES
+                pages.append(bytes.fromhex(content[2:]))
+        finally:
+            await client.close()
+        return pages
 
 
 async def page_history(
@@ -75,18 +117,12 @@ async def page_history(
     changes: Sequence[tuple[Lsn, BlockRef]],
 ) -> list[PageVersion]:
     """The page behind each change, read from the pageserver at the change's LSN."""
-    client = await connect(pageserver.name, PAGESERVER_LIBPQ_PORT)
-    versions = []
-    try:
-        for lsn, block in changes:
-            page = (block.space, block.database, block.relation, block.fork, block.block)
-            where = " ".join(map(str, page))
-            command = f"get_page {timeline.tenant_id} {timeline.timeline_id} {where} {lsn}"
-            result = await client.query(command)
-            content = result.rows[0][[column.name for column in result.columns].index("page")]
-            assert content is not None and len(content) == len("\\x") + 2 * PAGE_BYTES
-            sha256 = hashlib.sha256(bytes.fromhex(content[2:])).hexdigest()
-            versions.append(PageVersion(lsn, page, sha256))
-    finally:
-        await client.close()
-    return versions
+    wanted: list[tuple[Page, Lsn]] = [
+        ((block.space, block.database, block.relation, block.fork, block.block), lsn)
+        for lsn, block in changes
+    ]
+    pages = await PageTap(pageserver, timeline).read_any(wanted)
+    return [
+        PageVersion(lsn, page, hashlib.sha256(content).hexdigest())
+        for (page, lsn), content in zip(wanted, pages, strict=True)
+    ]

@@ -1,4 +1,8 @@
-"""Safekeepers hold the same WAL, byte for byte, below what all of them know to be committed."""
+"""Safekeepers hold the same WAL, byte for byte, as far as the protocol promises.
+
+Below what each of two knows to be committed; and, when the newest entries of both logs are of one
+term, all that both have: logs that agree on an entry's term agree on everything before it.
+"""
 
 from __future__ import annotations
 
@@ -23,6 +27,11 @@ class TimelineState(Protocol):
     @property
     def flush_lsn(self) -> Lsn:
         """What it has on disk."""
+        ...
+
+    @property
+    def last_log_term(self) -> int:
+        """The term of the newest entry of its log."""
         ...
 
     @property
@@ -51,28 +60,39 @@ class Safekeeper(Protocol):
 async def check_safekeepers_agree(
     safekeepers: Sequence[Safekeeper], timeline: TenantTimelineId, *, from_lsn: Lsn | None = None
 ) -> Lsn:
-    """Compare the WAL from ``from_lsn`` (by default the timeline's start) on; returns up to where.
+    """Compare each with the one that knows most, from ``from_lsn`` (by default the timeline's
+    start) on; returns up to where all were compared.
 
     Raises ``CheckFailed`` naming two safekeepers and the LSN of the first byte that differs.
     """
-    states = [await safekeeper.timeline(timeline) for safekeeper in safekeepers]
+    states = [(await safekeeper.timeline(timeline), safekeeper) for safekeeper in safekeepers]
     if not states:
         return from_lsn or Lsn(0)
-    start = from_lsn if from_lsn is not None else max(s.timeline_start_lsn for s in states)
-    end = min(min(state.commit_lsn, state.flush_lsn) for state in states)
-    if end <= start:
-        return start
-    first = safekeepers[0]
-    expected = await first.digest(timeline, start, end)
-    for other in safekeepers[1:]:
-        if await other.digest(timeline, start, end) != expected:
+    start = from_lsn if from_lsn is not None else max(s.timeline_start_lsn for s, _ in states)
+    reference, first = max(states, key=lambda each: _committed(each[0]))
+    ends = [_committed(reference)]
+    for state, other in states:
+        if other is first:
+            continue
+        end = min(_committed(state), _committed(reference))
+        if state.last_log_term == reference.last_log_term:
+            end = min(state.flush_lsn, reference.flush_lsn)
+        ends.append(end)
+        if end > start and await first.digest(timeline, start, end) != await other.digest(
+            timeline, start, end
+        ):
             lsn = await first_difference((first, other), timeline, start, end)
             raise CheckFailed(
-                f"{first.name} and {other.name} differ at {lsn}, below {end} which both know "
-                f"to be committed, on timeline {timeline}",
+                f"{first.name} and {other.name} differ at {lsn}, below {end} up to which "
+                f"they must agree, on timeline {timeline}",
                 checker=CHECKER,
             )
-    return end
+    return max(start, min(ends))
+
+
+def _committed(state: TimelineState) -> Lsn:
+    """What it has of what it knows to be committed."""
+    return min(state.commit_lsn, state.flush_lsn)
 
 
 async def first_difference(

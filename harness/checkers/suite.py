@@ -10,7 +10,7 @@ from harness.checkers.linearizable import check_linearizable
 from harness.checkers.logs import check_logs
 from harness.checkers.lsn_order import check_lsn_order
 from harness.checkers.reads_equal_model import check_reads
-from harness.checkers.safekeepers_agree import check_safekeepers_agree
+from harness.checkers.storage_agrees import check_storage
 from harness.endpoint import Refused
 
 if TYPE_CHECKING:
@@ -24,9 +24,7 @@ async def check_world(world: World) -> None:
     """Ask the running cluster for what was acknowledged, then judge the history."""
     for cluster in world.clusters:
         await _read_everything_back(world, cluster)
-        running = [safekeeper for safekeeper in cluster.safekeepers if safekeeper.running]
-        for each in cluster.timelines:
-            await check_safekeepers_agree(running, each)
+        await check_storage(cluster)
     check_reads(world.history)
     check_commit_order(world.history)
     check_linearizable(world.history)

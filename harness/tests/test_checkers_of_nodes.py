@@ -86,16 +86,20 @@ class State:
     commit_lsn: Lsn
     flush_lsn: Lsn
     timeline_start_lsn: Lsn
+    last_log_term: int
 
 
 class MemorySafekeeper:
-    def __init__(self, name: str, wal: bytes, commit: int) -> None:
+    def __init__(self, name: str, wal: bytes, commit: int, last_log_term: int = 0) -> None:
         self.name = name
         self.wal = wal
         self.commit = commit
+        self.last_log_term = last_log_term or int(name[-1:] + "1", 16)
 
     async def timeline(self, timeline: TenantTimelineId) -> State:
-        return State(Lsn(1000 + self.commit), Lsn(1000 + len(self.wal)), Lsn(1000))
+        return State(
+            Lsn(1000 + self.commit), Lsn(1000 + len(self.wal)), Lsn(1000), self.last_log_term
+        )
 
     async def digest(self, timeline: TenantTimelineId, start: Lsn, end: Lsn) -> str:
         assert 1000 <= start <= end <= 1000 + len(self.wal)
@@ -132,3 +136,12 @@ def test_a_safekeeper_that_knows_of_a_commit_it_lacks_is_compared_up_to_what_it_
     wal = bytes(range(200))
     assert compare(MemorySafekeeper("a", wal, 200), MemorySafekeeper("b", wal[:50], 200)) == 1050
     assert compare(MemorySafekeeper("a", wal, 0), MemorySafekeeper("b", wal, 0)) == 1000
+
+
+def test_logs_whose_newest_entries_are_of_one_term_agree_to_the_end() -> None:
+    wal, other = bytes(range(200)), bytes(range(100)) + bytes(60)
+    one = MemorySafekeeper("sk0", wal, 50, last_log_term=2)
+    compare(one, MemorySafekeeper("sk1", other, 50, last_log_term=1))
+    compare(one, MemorySafekeeper("sk1", wal[:160], 50, last_log_term=2))
+    with pytest.raises(CheckFailed, match=f"differ at {Lsn(1100)}, below {Lsn(1160)}"):
+        compare(one, MemorySafekeeper("sk1", other, 50, last_log_term=2))
