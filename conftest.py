@@ -1,18 +1,19 @@
 """The composition root: the one place that knows both worlds and the roles of the system.
 
-``harness`` finds ``WORLDS`` and ``BENCHES`` here; everything is imported at first use, so that a
-simulation never pays for the real world's libraries.
+``harness`` finds ``WORLDS``, ``BENCHES`` and the bug bank here; everything is imported at first
+use, so that a simulation never pays for the real world's libraries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from harness.benches import bench_commits, bench_parity, bench_startup
+from harness.bug import Bug
 from harness.runner import WorldRunner
 
-pytest_plugins = ("harness.pytest_plugin", "reports.allure_hooks")
+pytest_plugins = ("harness.pytest_plugin", "harness.bug_plugin", "reports.allure_hooks")
 
 
 def sim_runner() -> WorldRunner:
@@ -73,3 +74,21 @@ BENCHES = {
     "links": _links,
     "startup": lambda: bench_startup(real_runner),
 }
+
+
+def bank() -> Sequence[Bug]:
+    """The bug bank; every role is imported first, so that a bug reaches whoever imports a name."""
+    import storage.roles  # noqa: F401
+    from scenarios.bugs import BANK
+
+    return BANK
+
+
+HUNTING_GROUNDS = (
+    "scenarios/test_settling.py::test_idle_timeline_settles[broker]",
+    "scenarios/test_settling.py::test_idle_timeline_settles[callmemaybe]",
+    "scenarios/test_branch_tree.py::test_tree_of_branches",
+    "scenarios/test_tenant_migration.py::test_tenant_migration_with_load[broker]",
+    "scenarios/test_tenant_migration.py::test_tenant_migration_with_load[callmemaybe]",
+)
+"""General scenarios that bugs are hunted with; none is made for one bug."""

@@ -1,4 +1,4 @@
-"""``python -m harness``: run one scenario, sweep seeds, run a benchmark.
+"""``python -m harness``: run one scenario, sweep seeds, hunt known bugs, run a benchmark.
 
 Exit codes: 0 passed, 1 failed, 2 error or bad usage, 3 inconclusive.
 """
@@ -11,6 +11,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from harness.bug_catch import bug_of
+from harness.bug_table import BugsOptions, hunt_bugs
 from harness.composition import benches
 from harness.errors import CheckFailed, HarnessError
 from harness.single import run_once
@@ -47,20 +49,36 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=int, default=0)
     run.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
     run.add_argument("--artifacts", default="", help="directory for logs and events of the run")
+    run.add_argument("--bug", default="", help="put a bug of the bank back first")
     run.set_defaults(command=_run)
     many = commands.add_parser("sweep", help="run one scenario in sim for a range of seeds")
     many.add_argument("nodeid")
     many.add_argument(
         "--seeds", type=_seed_range, required=True, metavar="A:B", help="A ≤ seed < B"
     )
-    many.add_argument("--jobs", type=_jobs, default=0, help="processes (default: one a core)")
+    many.add_argument("--jobs", type=_count, default=0, help="processes (default: one a core)")
     many.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
     many.add_argument("--records", default="", help="append a JSON line for each run to this file")
     many.set_defaults(command=_sweep)
+    _add_bugs(commands.add_parser("bugs", help="hunt the bugs of the bank in sim"))
     bench = commands.add_parser("bench", help="run a benchmark; ends with one JSON line")
     bench.add_argument("name")
     bench.set_defaults(command=_bench)
     return parser
+
+
+def _add_bugs(bugs: argparse.ArgumentParser) -> None:
+    bugs.add_argument("--id", default="", help="one bug instead of all")
+    bugs.add_argument("--roots", type=_count, default=5, help="root seeds for each bug (default 5)")
+    bugs.add_argument(
+        "--seeds", type=_count, default=2000, help="runs at most for each root (default 2000)"
+    )
+    bugs.add_argument("--jobs", type=_count, default=0, help="processes (default: one a core)")
+    bugs.add_argument("--json", default="", help="write what was found to this file")
+    bugs.add_argument(
+        "--scenario", action="append", default=[], help="hunt with this node id (may be repeated)"
+    )
+    bugs.set_defaults(command=_bugs)
 
 
 def _seed_range(text: str) -> range:
@@ -70,9 +88,9 @@ def _seed_range(text: str) -> range:
     return range(int(first), int(last))
 
 
-def _jobs(text: str) -> int:
+def _count(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: at least 1 process is needed")
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 1 on is needed")
     return int(text)
 
 
@@ -82,7 +100,10 @@ def _run(arguments: argparse.Namespace) -> int:
     settings = RunSettings(arguments.world, arguments.compute, arguments.seed, arguments.policy)
     if arguments.artifacts:
         check_writable(Path(arguments.artifacts), "--artifacts")
-    record = run_once(arguments.nodeid, settings, artifacts=arguments.artifacts)
+    if arguments.bug:
+        with bug_of(arguments.bug):  # One sentence now, if there is no such bug.
+            pass
+    record = run_once(arguments.nodeid, settings, artifacts=arguments.artifacts, bug=arguments.bug)
     if record.message:
         print(record.message)
     print(record.line())
@@ -96,6 +117,20 @@ def _sweep(arguments: argparse.Namespace) -> int:
         arguments.nodeid, arguments.seeds, arguments.jobs, arguments.policy, arguments.records
     )
     return sweep(options)
+
+
+def _bugs(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        check_writable(Path(arguments.json).parent, "--json")
+    options = BugsOptions(
+        arguments.id,
+        arguments.roots,
+        arguments.seeds,
+        arguments.jobs,
+        arguments.json,
+        tuple(arguments.scenario),
+    )
+    return hunt_bugs(options)
 
 
 def _bench(arguments: argparse.Namespace) -> int:

@@ -1,18 +1,21 @@
 """The composition root as the harness finds it: ``conftest.py`` of the current directory.
 
 The harness knows no world. A root module offers ``WORLDS`` (name → factory of a
-:class:`harness.runner.WorldRunner`) and ``BENCHES`` (name → function returning one JSON object).
+:class:`harness.runner.WorldRunner`), ``BENCHES`` (name → function returning one JSON object),
+``bank`` (returns the known bugs) and ``HUNTING_GROUNDS`` (node ids of the scenarios they are
+hunted with).
 """
 
 from __future__ import annotations
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from harness.bug import Bug
 from harness.errors import HarnessError
 from harness.runner import WorldRunner
 
@@ -35,4 +38,16 @@ def worlds() -> Mapping[str, Callable[[], WorldRunner]]:
 def benches() -> Mapping[str, Callable[[], Mapping[str, Any]]]:
     """Every benchmark on offer, by name."""
     found: Mapping[str, Callable[[], Mapping[str, Any]]] = root_module().BENCHES
+    return found
+
+
+def bank() -> Sequence[Bug]:
+    """Every known bug, once all of the code that has it is imported."""
+    found: Sequence[Bug] = root_module().bank()
+    return found
+
+
+def hunting_grounds() -> Sequence[str]:
+    """Node ids of the general scenarios that bugs are hunted with."""
+    found: Sequence[str] = root_module().HUNTING_GROUNDS
     return found

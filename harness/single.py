@@ -14,9 +14,15 @@ from harness.errors import HarnessError
 from harness.verdict import RunRecord, RunSettings, read_records
 
 
-def run_once(nodeid: str, settings: RunSettings, *, artifacts: str = "") -> RunRecord:
-    """Run one scenario once. ``HarnessError`` when there is no such scenario in that world."""
+def run_once(
+    nodeid: str, settings: RunSettings, *, artifacts: str = "", bug: str = ""
+) -> RunRecord:
+    """Run one scenario once, perhaps with a known bug put back.
+
+    ``HarnessError`` when there is no such scenario in that world.
+    """
     extra = ["--artifacts", artifacts] if artifacts else []
+    extra += ["--bug", bug] if bug else []
     records = run_seeds(nodeid, settings, runs=1, extra=extra)
     assert len(records) == 1
     return records[0]

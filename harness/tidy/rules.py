@@ -33,6 +33,10 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
 LOADS_ROLES = ("real/node_main.py",)
 """Modules outside ``storage`` that may import all of it."""
 
+BUG_BANK = ("scenarios/bugs/",)
+"""Scenario folders that put bugs back into the real code: they may import all of ``storage``, and
+what they put there is node code, which may sleep."""
+
 BOTH_WORLDS = ("scenarios/ports/",)
 """Scenario folders that compare implementations, and so import both."""
 

@@ -1,0 +1,34 @@
+"""Requests to nodes that are not ready yet: repeated until they are answered."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, TypeVar
+
+from harness.errors import NotYet
+from storage.http.client import HttpError
+
+if TYPE_CHECKING:
+    from harness.world import World
+
+T = TypeVar("T")
+HTTP_NOT_READY = 503
+
+
+async def when_ready(
+    world: World, request: Callable[[], Awaitable[T]], *, within_s: float = 30.0
+) -> T:
+    """Make a request again and again while the node answers that it is not ready.
+
+    ``NotLive`` after ``within_s`` seconds; any other refusal passes through.
+    """
+
+    async def attempt() -> T:
+        try:
+            return await request()
+        except HttpError as error:
+            if error.status == HTTP_NOT_READY:
+                raise NotYet(str(error)) from error
+            raise
+
+    return await world.eventually(attempt, within_s=within_s, what="the node gets ready")

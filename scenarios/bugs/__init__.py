@@ -1,0 +1,35 @@
+"""The bug bank: every bug of ``docs/bug-bank.md``, and how to put it back into the real code.
+
+One file for each family. Which runs are tried on a bug is decided in ``conftest.py``: general
+campaigns, never a scenario made for one bug.
+"""
+
+from __future__ import annotations
+
+from harness.bug import Bug
+from scenarios.bugs import (
+    basebackup,
+    pageserver_attach,
+    pageserver_branch,
+    pageserver_gc,
+    pageserver_upload,
+    readonly,
+    safekeeper,
+    shutdown,
+    walproposer,
+    walreceiver,
+)
+
+BANK: tuple[Bug, ...] = (
+    *safekeeper.BUGS,
+    *walproposer.BUGS,
+    *walreceiver.BUGS,
+    *pageserver_gc.BUGS,
+    *pageserver_branch.BUGS,
+    *pageserver_upload.BUGS,
+    *pageserver_attach.BUGS,
+    *readonly.BUGS,
+    *basebackup.BUGS,
+    *shutdown.BUGS,
+)
+"""In the order of the document."""

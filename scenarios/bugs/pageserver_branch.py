@@ -1,0 +1,53 @@
+"""Bugs of branches: where they begin and how reads descend to their ancestors."""
+
+from __future__ import annotations
+
+from contextvars import ContextVar
+
+from harness.bug import Bug, Replacement, Standing
+from storage.lsn import Lsn
+from storage.pageserver.keys import Key
+from storage.pageserver.timeline import Timeline
+
+FAMILY = "pageserver-branch"
+
+_descending: ContextVar[bool] = ContextVar("descending", default=False)
+
+
+async def _read_without_waiting(
+    self: Timeline, ancestor: Timeline, key: Key, lsn: Lsn
+) -> bytes | None:
+    return await ancestor.get(key, min(lsn, self.ancestor_lsn))
+
+
+async def _limit_by_the_first_branch_point(
+    self: Timeline, ancestor: Timeline, key: Key, lsn: Lsn
+) -> bytes | None:
+    """Further hops keep the LSN limited by the timeline where the read began."""
+    lsn_there = lsn if _descending.get() else min(lsn, self.ancestor_lsn)
+    token = _descending.set(True)
+    try:
+        return await ancestor.get(key, lsn_there)
+    finally:
+        _descending.reset(token)
+
+
+BUGS = (
+    Bug(
+        "branch-head-read-before-lock", FAMILY, "medium", ("O13",),
+        "1f5918b36d = PR #2053; regression ddceb9e6cd = PR #5535, issue #5531",
+        standing=Standing.WAITING,
+        reason="nothing raises the cutoff yet, so no branch point can fall behind it",
+    ),
+    Bug(
+        "branch-ancestor-not-caught-up", FAMILY, "hard", ("O6",),
+        "2855c73990 = PR #4170 (follow-up issue #4218)",
+        replacements=(Replacement(Timeline, "_read_ancestor", _read_without_waiting),),
+        applies="a branch is read after its pageserver came back",
+    ),
+    Bug(
+        "branch-grandchild-wrong-ancestor-lsn", FAMILY, "easy", ("O6",), "b2e35fffa6 = PR #1484",
+        replacements=(Replacement(Timeline, "_read_ancestor", _limit_by_the_first_branch_point),),
+        applies="a branch of a branch, its grandparent written to after the first branch point",
+    ),
+)  # fmt: skip

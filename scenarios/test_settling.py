@@ -1,0 +1,83 @@
+"""Idle timelines settle by themselves: all that was committed reaches S3, then nobody streams.
+
+Storage that needs new traffic, or somebody's request, to make old data safe keeps WAL and
+connections for ever, and loses them at the worst moment.
+"""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from harness.cluster import Cluster
+from harness.endpoint_handle import EndpointHandle
+from harness.errors import NotYet
+from harness.patience import when_ready
+from harness.topology import KIB, Discovery, Topology
+from harness.world import World
+from storage.ids import TenantTimelineId
+
+SETTLES_WITHIN_S = 45.0
+
+
+async def end_compute(endpoint: EndpointHandle, chance: random.Random) -> None:
+    """A compute may say goodbye or not."""
+    await (endpoint.kill() if chance.random() < 0.5 else endpoint.stop())
+
+
+async def disturb(cluster: Cluster, chance: random.Random) -> None:
+    """One storage node crashes, freezes for a moment, or restarts; each comes back."""
+    node = chance.choice(cluster.nodes)
+    match chance.randrange(4):
+        case 0:
+            await node.restart()
+        case 1:
+            await node.kill()
+            await node.start()
+        case 2:
+            await node.kill(host=True)
+            await node.start()
+        case _:
+            async with cluster.world.faults.object_store_outage():
+                await node.restart()
+
+
+async def check_settled(cluster: Cluster, timeline: TenantTimelineId) -> None:
+    """``NotYet`` until everything committed is in S3 and no safekeeper serves the timeline."""
+    states = [await safekeeper.timeline(timeline) for safekeeper in cluster.safekeepers]
+    committed = max(state.commit_lsn for state in states)
+    shown = await when_ready(cluster.world, lambda: cluster.pageserver(0).timeline(timeline))
+    if shown.remote_consistent_lsn < committed:
+        raise NotYet(f"{committed} is committed, S3 has {shown.remote_consistent_lsn}")
+    for safekeeper, state in zip(cluster.safekeepers, states, strict=True):
+        if state.active:
+            raise NotYet(f"{safekeeper.name} is active, knows {state.remote_consistent_lsn} in S3")
+        serving = [task for task in await safekeeper.tasks() if task["kind"] == "wal_sender"]
+        if len(serving) > 1:  # One task sends the heartbeats of all.
+            raise NotYet(f"{safekeeper.name} still streams: {serving[1:]}")
+
+
+@pytest.mark.computes("walgen", reason="PostgreSQL writes WAL when nobody asks it to")
+@pytest.mark.parametrize("discovery", ["broker", "callmemaybe"])
+async def test_idle_timeline_settles(world: World, discovery: Discovery) -> None:
+    """The compute is gone, storage nodes come and go: what was committed settles all the same."""
+    chance = world.generator("settling")
+    options = {"checkpoint_timeout_s": 5.0, "checkpoint_distance": chance.choice([8, 64]) * KIB}
+    cluster = await world.start(Topology(discovery=discovery, pageserver_options=options))
+    endpoint = await cluster.endpoint("main")
+    async with world.load(endpoint) as load:
+        await load.progress(chance.randrange(1, 60))
+        if chance.random() < 0.5:
+            await disturb(cluster, chance)
+            await load.progress(chance.randrange(1, 60))
+
+    await end_compute(endpoint, chance)
+    if chance.random() < 0.7:
+        await disturb(cluster, chance)
+    await world.eventually(
+        lambda: check_settled(cluster, endpoint.timeline),
+        within_s=SETTLES_WITHIN_S,
+        what="the idle timeline settles",
+    )
+    await endpoint.start()
