@@ -57,6 +57,7 @@ class WalSender:
         self._beat_due = False
         self._reader_done = False
         self._failure: Exception | None = None
+        self._deadline: asyncio.Timeout | None = None
         self._heard_at = asyncio.get_running_loop().time()
         bound = request.term is not None
         self._wakeups = timeline.flush_wakeups if bound else timeline.commit_wakeups
@@ -65,7 +66,8 @@ class WalSender:
     async def run(self, registry: TaskRegistry, now_us: Callable[[], int]) -> None:
         """Stream until the reader ends the copy, or nothing is left that it could need.
 
-        ``now_us`` stamps messages (Postgres epoch). Raises ``ConnectionError``, ``NotReady``.
+        ``now_us`` stamps messages (Postgres epoch). Raises ``ConnectionError``, ``NotReady``, and
+        ``ProtocolError`` for a reader that is silent: it is not worth a word, nor a connection.
         """
         listener = registry.spawn(
             TaskKind.WAL_SENDER,
@@ -76,8 +78,14 @@ class WalSender:
         )
         number = self._timeline.connections.add_reader(self)
         try:
-            await self._send_always(now_us)
+            async with asyncio.timeout(None) as self._deadline:
+                await self._send_always(now_us)
+        except TimeoutError:
+            raise ProtocolError(
+                f"the reader has been silent for {self._silence_s():.1f} s"
+            ) from None
         finally:
+            self._deadline = None
             self._timeline.connections.remove_reader(number)
             self._wakeups.unsubscribe(self._subscription)
             listener.cancel()
@@ -169,12 +177,17 @@ class WalSender:
         }
 
     def tick(self) -> None:
-        """Ask for a sign of life; a reader that has given none for too long is hung up on."""
-        silence_s = asyncio.get_running_loop().time() - self._heard_at
-        if silence_s > self._silence_max_s:
-            self._failure = NotReady(f"the reader has been silent for {silence_s:.1f} s")
+        """Ask for a sign of life; a reader that has given none for too long is hung up on.
+
+        Even in the middle of a send, which may wait for ever for a machine that has died.
+        """
+        if self._silence_s() > self._silence_max_s and self._deadline is not None:
+            self._deadline.reschedule(asyncio.get_running_loop().time())
         self._beat_due = True
         self._progress.set()
+
+    def _silence_s(self) -> float:
+        return asyncio.get_running_loop().time() - self._heard_at
 
 
 def _parse_remote_consistent(data: bytes) -> Lsn:

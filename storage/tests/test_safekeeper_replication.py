@@ -289,19 +289,32 @@ def test_the_remote_position_survives_a_restart_of_an_idle_timeline():
     run_cluster(story)
 
 
-def test_a_silent_reader_is_hung_up_on():
+async def connections(node: str) -> list[str]:
+    """Who a node's task registry says it serves."""
+    tasks = await call("GET", node, 7676, "/v1/tasks")
+    return [task["name"] for task in tasks if task["kind"] == "wire_connection"]
+
+
+@pytest.mark.parametrize("backlog", [0, 40], ids=["idle", "in the middle of a send"])
+def test_a_reader_that_falls_silent_is_hung_up_on_and_leaves_nothing(backlog):
+    """Its machine may be dead: nobody will ever close the connection or read what is sent."""
+
     async def story(cluster: Cluster):
-        await leader(cluster)
-        client = await session("sk0")
-        await client.copy_both(f"START_REPLICATION PHYSICAL {START}")
-        cluster.backend.network.cut("harness", "sk0")
-        await asyncio.sleep(15)
-        cluster.backend.network.heal("harness", "sk0")
+        writer = await leader(cluster)
+        with asyncio.get_running_loop().nodes.acting_as("far"):
+            client = await session("sk0")
+            await client.copy_both(f"START_REPLICATION PHYSICAL {START}")
+        before = [name for name in await connections("sk0") if name.startswith("far:")]
+        assert len(before) == 1
+        cluster.backend.network.cut("far", "sk0")
+        for _ in range(backlog):
+            await writer.commit(bytes(100_000))
+        await asyncio.sleep(9)
+        assert (await cluster.status("sk0"))["readers"]
+        await asyncio.sleep(4)
 
-        async def gone() -> bool:
-            return not (await cluster.status("sk0"))["readers"]
-
-        await cluster.eventually(gone)
+        assert not (await cluster.status("sk0"))["readers"]
+        assert not [name for name in await connections("sk0") if name.startswith("far:")]
 
     run_cluster(story)
 
