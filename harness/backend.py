@@ -8,7 +8,7 @@ runs on a loop where dialling ``("sk0", 5454)`` works, as host :data:`HARNESS`.
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -192,6 +192,22 @@ class Backend(Protocol):
 
     def admin_broker(self) -> Broker:
         """The broker itself, past every fault, for oracles."""
+        ...
+
+    def effects(self) -> Mapping[str, int]:
+        """Counters of what every fault did so far, as ``"network.bytes_cut"``, and with the node
+        where it is one node's, as ``"disk/sk0.bytes_lost"``."""
+        ...
+
+    def note(self, kind: str, fields: Mapping[str, Field]) -> None:
+        """Put an event of the harness itself among the run's events."""
+        ...
+
+    def follow(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Tell ``listener`` of every event of a node from now on, until the returned call.
+
+        At once in sim, where it must not act but only wake somebody; late by up to 0.5 s in real.
+        """
         ...
 
     def logs(self) -> Sequence[LogLine]:

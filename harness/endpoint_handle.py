@@ -85,9 +85,13 @@ class EndpointHandle(Client):
         await self.stop()
         await self.start()
 
+    def assign(self, pageserver: PageserverHandle) -> None:
+        """Take pages from another pageserver at every later start."""
+        self._launch = dataclasses.replace(self._launch, pageserver=pageserver)
+
     async def move(self, pageserver: PageserverHandle) -> None:
         """Take pages from another pageserver, now and at every later start."""
-        self._launch = dataclasses.replace(self._launch, pageserver=pageserver)
+        self.assign(pageserver)
         await self.endpoint.move(pageserver.address)
 
     async def sql(self, statement: str) -> list[tuple[str | None, ...]]:

@@ -92,17 +92,8 @@ class Faults:
 
     def effects(self) -> dict[str, int]:
         """Every non-zero effect counter of the world, by name."""
-        sources = {
-            "network": self._backend.network.effects(),
-            "object_store": self._backend.object_store.effects(),
-            "broker": self._backend.broker.effects(),
-        }
-        return {
-            f"{prefix}.{name}": count
-            for prefix, counters in sources.items()
-            for name, count in sorted(counters.items())
-            if count
-        }
+        effects = self._backend.effects()
+        return {name: effects[name] for name in sorted(effects) if effects[name]}
 
 
 @asynccontextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +19,7 @@ from storage.wire.client import ConnectOptions, Result, ServerError, connect
 LIBPQ_PORT = 5432
 HTTP_PORT = 5480
 OPERATION_TIMEOUT_S = 60.0
+CONNECT_TIMEOUT_S = 5.0
 
 _REFUSAL_CLASSES = frozenset({"0A", "22", "23", "25", "42", "53", "54"})
 _REFUSALS = frozenset({"40001", "40P01", "57P03"})
@@ -67,7 +69,8 @@ def _text(result: Result, row: int, column: int) -> str:
 class KvEndpoint:
     """An :class:`harness.endpoint.Endpoint` over pooled libpq connections to ``host``.
 
-    ``timeout_s`` bounds one operation, connecting included (virtual seconds in sim).
+    ``timeout_s`` bounds one operation (virtual seconds in sim); an attempt to connect to a machine
+    that is silent is given up sooner, because nothing was asked yet.
     """
 
     def __init__(
@@ -117,7 +120,8 @@ class KvEndpoint:
             await client.close()
         options = ConnectOptions(user="seawall", database="kv", timeout_s=self._timeout_s)
         try:
-            return await connect(self._host, self._port, options=options)
+            async with asyncio.timeout(CONNECT_TIMEOUT_S):
+                return await connect(self._host, self._port, options=options)
         except ServerError as error:
             raise Refused(f"{self._host} refuses: {error}", sqlstate=error.sqlstate) from error
         except (OSError, EOFError, ProtocolError) as error:

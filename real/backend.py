@@ -13,7 +13,7 @@ import logging
 import shutil
 import signal
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,6 +27,7 @@ from real.node_process import NodeProcess
 from real.run_directory import RunDirectory
 from real.run_services import BROKER, S3, RunServices
 from real.session import RealSession
+from storage.events import Field
 from storage.ports import Broker, ObjectStore
 
 logger = logging.getLogger(__name__)
@@ -263,6 +264,32 @@ class RealBackend:
     def admin_broker(self) -> Broker:
         """This run's part of etcd, past every fault."""
         return self._services.admin_broker()
+
+    def effects(self) -> Mapping[str, int]:
+        """Counters of what every fault did so far, as ``"network.bytes_cut"``."""
+        counters = {
+            "network": self._network.effects(),
+            "object_store": self._switches[S3].effects(),
+            "broker": self._switches[BROKER].effects(),
+        }
+        return {
+            f"{place}.{name}": count
+            for place, effects in counters.items()
+            for name, count in effects.items()
+        }
+
+    def note(self, kind: str, fields: Mapping[str, Field]) -> None:
+        """Put an event of the harness itself among the run's events."""
+        self._evidence.note(HARNESS, kind, **fields)
+
+    def follow(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Tell ``listener`` of every event of a node, as its files show them."""
+        follower = self._loop.create_task(self._evidence.follow(listener), name="follow events")
+
+        def stop() -> None:
+            follower.cancel()
+
+        return stop
 
     def logs(self) -> Sequence[LogLine]:
         """Every log record of every node, in order of time."""

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from harness.backend import HARNESS, Event, LogLine
 from harness.errors import HarnessError
@@ -12,6 +13,9 @@ from real import node_log
 from real.network import HubClient
 from real.run_directory import RunDirectory
 from storage.events import Field
+
+FOLLOW_S = 0.1
+"""How often the event files of nodes are looked at for those who follow them."""
 
 
 class Evidence:
@@ -69,6 +73,21 @@ class Evidence:
             found += node_log.read_events(path, name, self.start_s)
         found += node_log.read_messages(self._directory.path / "messages.jsonl", self.start_s)
         return sorted(found, key=lambda event: event.at_s)
+
+    async def follow(self, listener: Callable[[Event], None]) -> None:
+        """Hand every event that nodes write from now on to ``listener``; never ends."""
+        offsets: dict[str, int] = {}
+        now_s = self.now_s()
+        while True:
+            for name in self._nodes:
+                path = self._directory.of_node(name) / "events.jsonl"
+                events, offsets[name] = node_log.read_new_events(
+                    path, offsets.get(name, 0), name, self.start_s
+                )
+                for event in events:
+                    if event.at_s >= now_s:
+                        listener(event)
+            await asyncio.sleep(FOLLOW_S)
 
     def seal(self, hub: HubClient) -> None:
         """Read everything for the last time; the files may go."""

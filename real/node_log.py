@@ -108,6 +108,19 @@ def read_events(path: Path, node: str, start_s: float) -> Iterator[Event]:
         yield Event(at_s - start_s, node, kind, fields)
 
 
+def read_new_events(path: Path, offset: int, node: str, start_s: float) -> tuple[list[Event], int]:
+    """Complete events from a byte offset on, and the offset behind the last of them."""
+    if not path.exists():
+        return [], offset
+    with path.open("rb") as file:
+        file.seek(offset)
+        data = file.read()
+    whole = data[: data.rfind(b"\n") + 1]
+    rows = [json.loads(line) for line in whole.splitlines()]
+    events = [Event(at_s - start_s, node, kind, fields) for at_s, kind, fields in rows]
+    return events, offset + len(whole)
+
+
 def read_messages(path: Path, start_s: float) -> Iterator[Event]:
     """The hub's log of messages as ``message`` events of their sources."""
     for at_s, source, target, size, lost in read_json_lines(path):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from harness.backend import RETURNED_UNASKED, Ability, Event, LogLine, NodeSpec
+from harness.backend import HARNESS, RETURNED_UNASKED, Ability, Event, LogLine, NodeSpec
 from harness.errors import HarnessError, NodeDied, NotLive
 from harness.leftovers import report_leftovers
 from sim.broker import BrokerOptions, SimBroker
@@ -108,6 +108,7 @@ class SimBackend:
         self.broker = SimBroker(loop, loop.seeds.child("broker"), self.options.broker)
         self._mains = mains
         self._nodes: dict[str, SimNode] = {}
+        self._listeners: list[Callable[[Event], None]] = []
         self._capture = LogCapture(loop, self.options.log_level)
         self._capture.install()
 
@@ -166,6 +167,8 @@ class SimBackend:
         def sink(kind: str, fields: dict[str, Field]) -> None:
             if incarnation.alive:
                 self.loop.observe(incarnation.name, kind, fields)
+                for listener in self._listeners:
+                    listener(Event(self.now_s(), incarnation.name, kind, fields))
 
         return sink
 
@@ -271,7 +274,7 @@ class SimBackend:
         return self._node(name).clock
 
     def effects(self) -> Mapping[str, int]:
-        """Counters of what every fault of this world did, as ``"disk/sk0/bytes_lost"``."""
+        """Counters of what every fault of this world did, as ``"disk/sk0.bytes_lost"``."""
         counters: dict[str, Mapping[str, int]] = {
             "network": self.network.effects(),
             "object_store": self.object_store.effects(),
@@ -281,12 +284,21 @@ class SimBackend:
             counters[f"disk/{node.name}"] = node.disk.effects
             counters[f"clock/{node.name}"] = node.clock.effects
         return {
-            f"{place}/{name}": count
+            f"{place}.{name}": count
             for place, effects in counters.items()
             for name, count in effects.items()
         }
 
     # Addresses, oracles, evidence.
+
+    def note(self, kind: str, fields: Mapping[str, Field]) -> None:
+        """Put an event of the harness itself into the trace."""
+        self.loop.observe(HARNESS, kind, fields)
+
+    def follow(self, listener: Callable[[Event], None]) -> Callable[[], None]:
+        """Tell ``listener`` of every event of a node, at once, until the returned call."""
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
 
     def host_port(self, name: str, port: int) -> tuple[str, int]:
         """The names themselves."""

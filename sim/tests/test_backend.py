@@ -353,10 +353,10 @@ def test_a_run_is_reproducible_and_effects_are_counted():
     (effects, one), (again, other) = play(story, seed=5), play(story, seed=5)
     assert one.loop.trace.digest() == other.loop.trace.digest()
     assert effects == again
-    assert effects["disk/a/host_crashes"] == 1
-    assert effects["clock/a/clock_jumps"] == 1
-    assert effects["disk/b/host_crashes"] == 0
-    assert "network/bytes_cut" in effects
+    assert effects["disk/a.host_crashes"] == 1
+    assert effects["clock/a.clock_jumps"] == 1
+    assert effects["disk/b.host_crashes"] == 0
+    assert "network.bytes_cut" in effects
 
 
 def test_incarnations_draw_fresh_entropy():

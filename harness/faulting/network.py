@@ -1,0 +1,243 @@
+"""Faults of links: partitions of every shape, holds, delays, resets, and what datagrams suffer."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Iterable
+
+from harness.faulting.fault import Cast, Fault, Scope, Strike, Undo, claim_nothing
+from harness.faulting.stage import Stage
+
+Direction = tuple[str, str]
+
+CUT_EFFECTS = ("network.bytes_cut", "network.packets_cut", "network.connections_cut")
+
+
+def busy_link(cast: Cast, generator: random.Random) -> Direction:
+    """A direction that carries traffic: compute ↔ storage, or safekeeper ↔ pageserver."""
+    safekeeper, pageserver = (
+        generator.choice(cast.safekeepers),
+        generator.choice(cast.pageservers),
+    )
+    pair = generator.choice(
+        [(cast.compute, safekeeper), (cast.compute, pageserver), (safekeeper, pageserver)]
+    )
+    return pair if generator.random() < 0.5 else (pair[1], pair[0])
+
+
+def _draw_link(cast: Cast, generator: random.Random) -> Strike:
+    return Strike(busy_link(cast, generator))
+
+
+def _draw_delay(cast: Cast, generator: random.Random) -> Strike:
+    seconds = round(10 ** generator.uniform(-2.5, 0.7), 4)
+    return Strike(busy_link(cast, generator), {"delay_s": seconds})
+
+
+def _draw_isolated(cast: Cast, generator: random.Random) -> Strike:
+    node = generator.choice(cast.nodes)
+    return Strike((node, *(other for other in cast.nodes if other != node)))
+
+
+def _draw_halves(cast: Cast, generator: random.Random) -> Strike:
+    """``targets``: every node; the first ``size`` of them are one side."""
+    nodes = list(cast.nodes)
+    generator.shuffle(nodes)
+    return Strike(tuple(nodes), {"size": generator.randint(1, len(nodes) - 1)})
+
+
+def _draw_ring(cast: Cast, generator: random.Random) -> Strike:
+    nodes = list(cast.nodes)
+    generator.shuffle(nodes)
+    return Strike(tuple(nodes))
+
+
+def _directions_of_link(strike: Strike) -> list[Direction]:
+    source, target = strike.targets
+    return [(source, target)]
+
+
+def _directions_of_both(strike: Strike) -> list[Direction]:
+    source, target = strike.targets
+    return [(source, target), (target, source)]
+
+
+def _directions_of_isolation(strike: Strike) -> list[Direction]:
+    node, *others = strike.targets
+    return [pair for other in others for pair in ((node, other), (other, node))]
+
+
+def _directions_of_halves(strike: Strike) -> list[Direction]:
+    size = int(strike.number("size"))
+    one, other = strike.targets[:size], strike.targets[size:]
+    return [pair for a in one for b in other for pair in ((a, b), (b, a))]
+
+
+def _directions_of_ring(strike: Strike) -> list[Direction]:
+    """Each node reaches a majority (Jepsen's majorities-ring), and no two the same one."""
+    nodes = strike.targets
+    reach = len(nodes) // 2 // 2
+    apart: list[Direction] = []
+    for number, node in enumerate(nodes):
+        for distance in range(reach + 1, len(nodes) - reach):
+            apart.append((node, nodes[(number + distance) % len(nodes)]))
+    return apart
+
+
+def _claims(directions: Iterable[Direction]) -> tuple[str, ...]:
+    return tuple(f"link:{source}>{target}" for source, target in directions)
+
+
+def _undo(stage: Stage, directions: list[Direction]) -> Undo:
+    async def heal() -> None:
+        for source, target in directions:
+            stage.backend.network.heal(source, target, both=False)
+
+    return heal
+
+
+def _cut(stage: Stage, directions: list[Direction]) -> Undo:
+    for source, target in directions:
+        stage.backend.network.cut(source, target, both=False)
+    return _undo(stage, directions)
+
+
+async def _cut_one_way(stage: Stage, strike: Strike) -> Undo:
+    return _cut(stage, _directions_of_link(strike))
+
+
+async def _cut_both(stage: Stage, strike: Strike) -> Undo:
+    return _cut(stage, _directions_of_both(strike))
+
+
+async def _isolate(stage: Stage, strike: Strike) -> Undo:
+    return _cut(stage, _directions_of_isolation(strike))
+
+
+async def _halve(stage: Stage, strike: Strike) -> Undo:
+    return _cut(stage, _directions_of_halves(strike))
+
+
+async def _ring(stage: Stage, strike: Strike) -> Undo:
+    return _cut(stage, _directions_of_ring(strike))
+
+
+async def _hold(stage: Stage, strike: Strike) -> Undo:
+    source, target = strike.targets
+    stage.backend.network.hold(source, target, both=False)
+    return _undo(stage, [(source, target)])
+
+
+async def _delay(stage: Stage, strike: Strike) -> Undo:
+    source, target = strike.targets
+    stage.backend.network.delay(source, target, strike.number("delay_s"), both=False)
+    return _undo(stage, [(source, target)])
+
+
+async def _reset(stage: Stage, strike: Strike) -> None:
+    stage.backend.network.reset(*strike.targets)
+
+
+def _claim_link(strike: Strike) -> tuple[str, ...]:
+    return _claims(_directions_of_link(strike))
+
+
+def _claim_both(strike: Strike) -> tuple[str, ...]:
+    return _claims(_directions_of_both(strike))
+
+
+def _claim_isolation(strike: Strike) -> tuple[str, ...]:
+    return _claims(_directions_of_isolation(strike))
+
+
+def _claim_halves(strike: Strike) -> tuple[str, ...]:
+    return _claims(_directions_of_halves(strike))
+
+
+def _claim_ring(strike: Strike) -> tuple[str, ...]:
+    return _claims(_directions_of_ring(strike))
+
+
+HEAL = "heal"
+NETWORK_FAULTS = (
+    Fault(
+        name="cut_one_way",
+        scope=Scope.DIRECTION,
+        what="a black hole in one direction: bytes and connection attempts vanish",
+        inverse=HEAL,
+        effects=CUT_EFFECTS,
+        draw=_draw_link,
+        cause=_cut_one_way,
+        claims=_claim_link,
+    ),
+    Fault(
+        name="black_hole",
+        scope=Scope.LINK,
+        what="two nodes lose sight of each other",
+        inverse=HEAL,
+        effects=CUT_EFFECTS,
+        draw=_draw_link,
+        cause=_cut_both,
+        claims=_claim_both,
+    ),
+    Fault(
+        name="isolate",
+        scope=Scope.NODE,
+        what="one node loses sight of all others",
+        inverse=HEAL,
+        effects=CUT_EFFECTS,
+        draw=_draw_isolated,
+        cause=_isolate,
+        claims=_claim_isolation,
+    ),
+    Fault(
+        name="partition",
+        scope=Scope.LINK,
+        what="the nodes fall into two halves that cannot see each other",
+        inverse=HEAL,
+        effects=CUT_EFFECTS,
+        draw=_draw_halves,
+        cause=_halve,
+        claims=_claim_halves,
+    ),
+    Fault(
+        name="majority_ring",
+        scope=Scope.LINK,
+        what="every node sees a majority, no two the same one",
+        inverse=HEAL,
+        effects=CUT_EFFECTS,
+        draw=_draw_ring,
+        cause=_ring,
+        claims=_claim_ring,
+    ),
+    Fault(
+        name="hold",
+        scope=Scope.DIRECTION,
+        what="what is sent is kept in order, and delivered at the end",
+        inverse="release",
+        effects=("network.bytes_held", "network.connections_held"),
+        draw=_draw_link,
+        cause=_hold,
+        claims=_claim_link,
+    ),
+    Fault(
+        name="delay",
+        scope=Scope.DIRECTION,
+        what="everything takes longer",
+        inverse=HEAL,
+        effects=("network.messages_delayed", "network.connections_delayed"),
+        draw=_draw_delay,
+        cause=_delay,
+        claims=_claim_link,
+    ),
+    Fault(
+        name="reset",
+        scope=Scope.LINK,
+        what="established connections break, new ones work",
+        inverse="",
+        effects=("network.connections_reset",),
+        draw=_draw_link,
+        cause=_reset,
+        claims=claim_nothing,
+    ),
+)

@@ -1,0 +1,168 @@
+"""Named profiles: how plans are drawn. Every draw comes from the one generator that is given.
+
+``calm`` strikes rarely and one thing at a time, ``lossy`` breaks links, ``hostile`` breaks
+everything. ``swarm`` draws a profile for each run: which faults exist at all, how often, how long,
+and the options of the nodes (Groce et al., "Swarm Testing", ISSTA 2012: leaving features out finds
+what having them all hides).
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from harness.errors import HarnessError
+from harness.faulting.fault import Cast, Fault
+from harness.faulting.plan import AfterCommits, AtTime, OnEvent, Plan, Step, Trigger
+from harness.faulting.vocabulary import FAULTS
+from harness.topology import KIB, MIB, Topology
+
+LINKS = (
+    "cut_one_way",
+    "black_hole",
+    "isolate",
+    "partition",
+    "majority_ring",
+    "hold",
+    "delay",
+    "reset",
+)
+
+SAFEKEEPER_POSITIONS = ("flush_lsn", "commit_lsn")
+PAGESERVER_POSITIONS = ("last_record_lsn", "disk_consistent_lsn", "remote_consistent_lsn")
+
+
+@dataclass(frozen=True)
+class Mix:
+    """How steps are drawn: faults by name with their weight, how many, how long they last."""
+
+    weights: Mapping[str, float]
+    steps_max: int
+    duration_s: float
+    mean_length_s: float
+    logical: float = 0.3
+    """Share of the steps that wait for something that happens, not for a time."""
+
+
+def _draw_calm(generator: random.Random) -> tuple[Topology, Mix]:
+    names = ("kill", "stop", "pause", "reset", "delay", "migrate")
+    return Topology(pageservers=2), Mix(dict.fromkeys(names, 1.0), 3, 6.0, 0.5)
+
+
+def _draw_lossy(generator: random.Random) -> tuple[Topology, Mix]:
+    return Topology(pageservers=2), Mix(dict.fromkeys(LINKS, 1.0), 12, 12.0, 1.5)
+
+
+def _draw_hostile(generator: random.Random) -> tuple[Topology, Mix]:
+    return Topology(pageservers=2), Mix(dict.fromkeys(FAULTS, 1.0), 20, 20.0, 2.0)
+
+
+def _draw_swarm(generator: random.Random) -> tuple[Topology, Mix]:
+    chosen = [name for name in FAULTS if generator.random() < 0.4] or ["kill"]
+    weights = {name: round(generator.uniform(0.2, 2.0), 2) for name in chosen}
+    mix = Mix(
+        weights,
+        steps_max=generator.choice((3, 8, 20, 40)),
+        duration_s=generator.choice((3.0, 8.0, 20.0)),
+        mean_length_s=generator.choice((0.2, 1.0, 4.0)),
+        logical=generator.choice((0.0, 0.3, 0.8)),
+    )
+    return draw_topology(generator), mix
+
+
+def draw_topology(generator: random.Random) -> Topology:
+    """A cluster with options of its own: small limits reach rare states sooner."""
+    safekeeper: dict[str, Any] = {}
+    pageserver: dict[str, Any] = {}
+    compute: dict[str, Any] = {}
+    _maybe(generator, safekeeper, "heartbeat_s", (0.2, 1.0))
+    _maybe(generator, safekeeper, "control_file_save_s", (0.1, 5.0))
+    _maybe(generator, safekeeper, "broker_publish_s", (0.2, 1.0))
+    _maybe(generator, safekeeper, "recent_wal_bytes", (0, 64 * KIB))
+    _maybe(generator, pageserver, "checkpoint_distance", (16 * KIB, 64 * KIB, 256 * KIB))
+    _maybe(generator, pageserver, "checkpoint_timeout_s", (0.5, 5.0))
+    _maybe(generator, pageserver, "compaction_period_s", (0.5, 5.0))
+    _maybe(generator, pageserver, "compaction_threshold", (2, 4))
+    _maybe(generator, pageserver, "frozen_layers_max", (1, 2))
+    _maybe(generator, pageserver, "page_cache_size", (0, 64 * KIB))
+    _maybe(generator, compute, "cache_pages", (2, 8))
+    return Topology(
+        safekeepers=generator.choice((3, 3, 3, 5)),
+        pageservers=generator.choice((1, 2, 2)),
+        discovery=generator.choice(("broker", "callmemaybe")),
+        pg_version=generator.choice((15, 16, 18)),
+        wal_segment_size=generator.choice((MIB, MIB, 2 * MIB)),
+        safekeeper_options=safekeeper,
+        pageserver_options=pageserver,
+        compute_options=compute,
+    )
+
+
+def _maybe(
+    generator: random.Random, options: dict[str, Any], name: str, values: tuple[float, ...]
+) -> None:
+    if generator.random() < 0.5:
+        options[name] = generator.choice(values)
+
+
+PROFILES = {
+    "calm": _draw_calm,
+    "lossy": _draw_lossy,
+    "hostile": _draw_hostile,
+    "swarm": _draw_swarm,
+}
+
+
+def draw_plan(profile: str, generator: random.Random) -> Plan:
+    """Draw a plan from a named profile; ``HarnessError`` lists the profiles if there is none."""
+    if profile not in PROFILES:
+        raise HarnessError(f"no profile {profile!r}; there are: {', '.join(PROFILES)}")
+    topology, mix = PROFILES[profile](generator)
+    cast = Plan(profile, topology, (), 0.0, ()).cast()
+    steps = [_draw_step(cast, mix, generator) for _ in range(generator.randint(1, mix.steps_max))]
+    majority = len(cast.safekeepers) // 2 + 1
+    return Plan(
+        profile=profile,
+        topology=topology,
+        steps=tuple(steps),
+        duration_s=mix.duration_s,
+        core=tuple(sorted(generator.sample(cast.safekeepers, majority))),
+        clients=generator.choice((1, 2, 4)),
+        think_s=generator.choice((0.02, 0.05, 0.2)),
+        kill_rest=generator.random() < 0.3,
+    )
+
+
+def _draw_step(cast: Cast, mix: Mix, generator: random.Random) -> Step:
+    names = list(mix.weights)
+    fault = FAULTS[generator.choices(names, [mix.weights[name] for name in names])[0]]
+    length_s = round(generator.expovariate(1 / mix.mean_length_s), 3) if fault.lasting else 0.0
+    strike = fault.draw(cast, generator)
+    return Step(fault.name, strike, _draw_trigger(cast, mix, fault, generator), length_s)
+
+
+def _draw_trigger(cast: Cast, mix: Mix, fault: Fault, generator: random.Random) -> Trigger:
+    if generator.random() >= mix.logical:
+        return AtTime(round(generator.uniform(0.0, mix.duration_s), 3))
+    if generator.random() < 0.3:
+        return AfterCommits(generator.randint(1, 400))
+    return _draw_event(cast, generator)
+
+
+def _draw_event(cast: Cast, generator: random.Random) -> OnEvent:
+    kind = generator.choice(("lsn", "lsn", "term", "vote", "tenant_state", "walreceiver"))
+    count = int(10 ** generator.uniform(0, 1.5))
+    if kind != "lsn":
+        return OnEvent(kind, count=count)
+    node = generator.choice(cast.storage)
+    positions = SAFEKEEPER_POSITIONS if node in cast.safekeepers else PAGESERVER_POSITIONS
+    return OnEvent(
+        kind,
+        node,
+        count,
+        where={"name": generator.choice(positions)},
+        at_least={"value": MIB + generator.randrange(200 * KIB)},
+        term=generator.choice((0, 0, 1, 2, 3)),
+    )

@@ -1,0 +1,90 @@
+"""Where faults are caused: a running cluster, its traffic, and what the faults did to them."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from typing import TYPE_CHECKING
+
+from harness.errors import HarnessError
+from harness.faulting.control_plane import ControlPlane
+
+if TYPE_CHECKING:
+    from harness.backend import Backend
+    from harness.cluster import Cluster
+    from harness.faulting.traffic import Traffic
+    from harness.nodes import NodeHandle, PageserverHandle
+    from harness.world import World
+
+
+class Stage:
+    """One campaign's cluster. Faults change ``held_down`` and ``excused``; the supervisor obeys."""
+
+    def __init__(self, world: World, cluster: Cluster, traffic: Traffic) -> None:
+        self.world = world
+        self.cluster = cluster
+        self.traffic = traffic
+        self.counts: Counter[str] = Counter()
+        """Effects that only the one who caused them can count, as ``"process/sk0.kills"``."""
+        self.held_down: dict[str, str] = {}
+        """Nodes that nobody may start now, and the fault that wants it."""
+        self.excused: dict[str, str] = {}
+        """Nodes whose incarnation may end by itself, and why."""
+        self.lost: dict[str, None] = {}
+        """Safekeepers whose copy of the WAL is gone."""
+        self.control = ControlPlane(self, traffic.primary.timeline, traffic.primary.pageserver)
+        self._rivals = 0
+
+    @property
+    def backend(self) -> Backend:
+        """The world's primitives."""
+        return self.world.backend
+
+    def handle(self, name: str) -> NodeHandle:
+        """The handle of any node of the cluster, computes included."""
+        for node in self.cluster.nodes:
+            if node.name == name:
+                return node
+        for endpoint in self.cluster.endpoints.values():
+            for node in endpoint.nodes:
+                if node.name == name:
+                    return node
+        raise HarnessError(f"there is no node {name!r} to strike")
+
+    def pageserver(self, name: str) -> PageserverHandle:
+        """The handle of a pageserver."""
+        return next(node for node in self.cluster.pageservers if node.name == name)
+
+    def running(self, name: str) -> bool:
+        """Whether an incarnation of the node lives now."""
+        return self.handle(name).running
+
+    def is_compute(self, name: str) -> bool:
+        """Whether the node belongs to an endpoint."""
+        return all(node.name != name for node in self.cluster.nodes)
+
+    def note_emptied(self, name: str) -> None:
+        """A node's disk is empty now: the control plane must know what it lost."""
+        if any(node.name == name for node in self.cluster.safekeepers):
+            self.lost[name] = None
+        else:
+            self.control.forgot(name)
+
+    def next_rival(self) -> str:
+        """A fresh name for another compute."""
+        self._rivals += 1
+        return f"rival{self._rivals}"
+
+    async def pass_time(self, seconds: float) -> None:
+        """Let the system run on for a while, as part of a fault."""
+        assert seconds >= 0, f"{seconds} s cannot pass"
+        await asyncio.sleep(seconds)
+
+    def effects(self) -> dict[str, int]:
+        """Every counter of this world's faults and of this stage's own."""
+        return {**self.world.faults.effects(), **self.counts}
+
+    def measure(self, names: tuple[str, ...]) -> int:
+        """The sum of some effect counters."""
+        effects = self.effects()
+        return sum(effects.get(name, 0) for name in names)
