@@ -1,26 +1,34 @@
-"""Safekeepers, pageservers and histories tell one story: see the three oracles that this calls.
+"""Safekeepers, pageservers, bucket and histories tell one story: see the oracles that this calls.
 
-For timelines of the deterministic compute; what PostgreSQL's WAL means only PostgreSQL knows.
+WAL is redone for timelines of the deterministic compute only: what PostgreSQL's WAL means, only
+PostgreSQL knows.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
+from harness.checkers.bucket import check_bucket, read_bucket
 from harness.checkers.pages_equal_wal import check_pages
 from harness.checkers.safekeepers_agree import check_safekeepers_agree
 from harness.checkers.wal_explains_history import check_wal_explains
 from harness.checkers.wal_model import WalModel
+from harness.errors import NotYet
 from harness.storage_taps import PageTap, changes, wal_bytes
 from storage.http.client import HttpError
+from storage.lsn import Lsn
 
 if TYPE_CHECKING:
     from harness.cluster import Cluster
     from harness.nodes import SafekeeperHandle
+    from harness.world import World
     from storage.ids import TenantTimelineId
 
 MODELLED = "walgen"
 """The compute whose WAL has a model."""
+
+LEFTOVERS_S_MAX = 30.0
 
 
 async def check_storage(cluster: Cluster) -> None:
@@ -35,6 +43,39 @@ async def check_storage(cluster: Cluster) -> None:
             models[str(timeline)] = model
             check_wal_explains(cluster.world.history, str(timeline), model)
             await _check_pageservers(cluster, timeline, model)
+
+
+async def check_remote(world: World) -> None:
+    """Once every node has stopped: the bucket is whole, and has what was reported to be there."""
+    reported: dict[tuple[str, str], Lsn] = {}
+    for event in world.backend.events():
+        fields = event.fields
+        if event.kind == "lsn" and fields["name"] == "remote_consistent_lsn":
+            timeline = (str(fields["tenant"]), str(fields["timeline"]))
+            value = fields["value"]
+            assert isinstance(value, int), f"{event} has no number"
+            reported[timeline] = max(reported.get(timeline, Lsn(0)), Lsn(value))
+    check_bucket(await read_bucket(world.backend.admin_objects()), reported)
+
+
+async def check_leftovers(cluster: Cluster) -> None:
+    """A tenant's pageserver removes what no index needs any more, within a bound."""
+    for pageserver in cluster.pageservers:
+        if pageserver.running:
+            for tenant in await pageserver.http("GET", "/tenant"):
+                if tenant["state"] == "Active" and not tenant["superseded"]:
+                    await _leaves_nothing(cluster.world, pageserver.name, tenant)
+
+
+async def _leaves_nothing(world: World, node: str, tenant: Mapping[str, Any]) -> None:
+    async def clean() -> None:
+        bucket = await read_bucket(world.backend.admin_objects())
+        found = bucket.leftovers(tenant["tenant_id"], tenant["generation"])
+        if found:
+            raise NotYet(f"{len(found)} objects that no index names, such as {found[0]}")
+
+    what = f"{node} cleans the bucket of tenant {tenant['tenant_id']}"
+    await world.eventually(clean, within_s=LEFTOVERS_S_MAX, what=what)
 
 
 async def _knows(safekeeper: SafekeeperHandle, timeline: TenantTimelineId) -> bool:

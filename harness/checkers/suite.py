@@ -10,7 +10,7 @@ from harness.checkers.linearizable import check_linearizable
 from harness.checkers.logs import check_logs
 from harness.checkers.lsn_order import check_lsn_order
 from harness.checkers.reads_equal_model import check_reads
-from harness.checkers.storage_agrees import check_storage
+from harness.checkers.storage_agrees import check_leftovers, check_remote, check_storage
 from harness.endpoint import Refused
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ async def check_world(world: World) -> None:
     for cluster in world.clusters:
         await _read_everything_back(world, cluster)
         await check_storage(cluster)
+        await check_leftovers(cluster)
     check_reads(world.history)
     check_commit_order(world.history)
     check_linearizable(world.history)
@@ -58,7 +59,9 @@ def _by_start(history: History, cluster: Cluster) -> list[EndpointHandle]:
 
 
 async def stop_everything(world: World) -> None:
-    """Stop every node gracefully: computes, pageservers, safekeepers. ``NotLive`` if one hangs."""
+    """Stop every node gracefully: computes, pageservers, safekeepers. ``NotLive`` if one hangs.
+
+    What they leave in the bucket is checked then, for nobody writes any more."""
     for cluster in world.clusters:
         for endpoint in cluster.endpoints.values():
             if endpoint.running:
@@ -66,6 +69,7 @@ async def stop_everything(world: World) -> None:
         for node in [*cluster.pageservers, *cluster.safekeepers]:
             if node.running:
                 await node.stop()
+    await check_remote(world)
 
 
 def check_after_stop(world: World) -> None:
