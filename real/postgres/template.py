@@ -50,6 +50,7 @@ def template(binaries: Binaries, wal_segment_size: int, cache: Path) -> Template
             f"PostgreSQL cannot have WAL segments of {wal_segment_size} bytes; use a power of two "
             f"from {MIB} to {1024 * MIB}"
         )
+    binaries = binaries.for_server_user(cache)
     name = f"initdb-{binaries.version}-{wal_segment_size // MIB}MiB"
     path = cache / name
     with locked(cache, name):

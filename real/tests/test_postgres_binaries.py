@@ -79,9 +79,9 @@ def test_installation_in_a_closed_directory_is_copied_for_the_unprivileged_user(
         assert found.major == source.major
         usable = found.for_server_user(cache)
         assert usable.directory.is_relative_to(cache)
-        made = template.template(usable, template.MIB, cache)
+        made = template.template(found, template.MIB, cache)
         assert made.pg_version == source.major
-        assert source.for_server_user(cache) is source
+        assert usable.for_server_user(cache) is usable
     finally:
         shutil.rmtree(cache)
 

@@ -48,7 +48,7 @@ class Stage:
             "safekeepers": ["sk0:5454"],
             "sidecar": "pg-wp",
             "wal_segment_size": MIB,
-            "bin_directory": str(binaries.find(major).directory),
+            "bin_directory": str(binaries.find(major).for_server_user(cache).directory),
             "directory": str(self.directory),
             "settings": {},
         }
