@@ -52,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--bug", default="", help="put a bug of the bank back first")
     run.set_defaults(command=_run)
     many = commands.add_parser("sweep", help="run one scenario in sim for a range of seeds")
-    many.add_argument("nodeid")
+    many.add_argument("nodeid", help="scenarios/file.py::test, as replay lines name it")
     many.add_argument(
         "--seeds", type=_seed_range, required=True, metavar="A:B", help="A ≤ seed < B"
     )
@@ -62,7 +62,7 @@ def _parser() -> argparse.ArgumentParser:
     many.set_defaults(command=_sweep)
     _add_bugs(commands.add_parser("bugs", help="hunt the bugs of the bank in sim"))
     bench = commands.add_parser("bench", help="run a benchmark; ends with one JSON line")
-    bench.add_argument("name")
+    bench.add_argument("name", help="one of BENCHES in conftest.py; a wrong name lists them")
     bench.set_defaults(command=_bench)
     return parser
 
@@ -106,6 +106,8 @@ def _run(arguments: argparse.Namespace) -> int:
     record = run_once(arguments.nodeid, settings, artifacts=arguments.artifacts, bug=arguments.bug)
     if record.message:
         print(record.message)
+    if record.artifacts:
+        print(f"artifacts: {Path(arguments.artifacts, record.artifacts)}")
     print(record.line())
     return EXIT_CODES[record.verdict]
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
+import traceback
 from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import Any, Protocol
@@ -168,9 +169,9 @@ def base_nodeid(item: pytest.Function) -> str:
     if call is None or "world" not in call.params:
         return item.nodeid
     head, _, tail = item.nodeid.partition("[")
-    others = tail[:-1].replace(_case_id(item.config, call.params["world"]), "").split("-")
-    rest = "-".join(part for part in others if part)
-    return f"{head}[{rest}]" if rest else head
+    case = _case_id(item.config, call.params["world"])
+    others = f"-{tail[:-1]}-".replace(f"-{case}-", "-", 1)[1:-1]
+    return f"{head}[{others}]" if others else head
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
@@ -200,7 +201,7 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
     artifacts = ""
     if directory := item.config.getoption("--artifacts"):
         artifacts = write_artifacts(Path(directory), nodeid, result)
-    message = "" if result.error is None else f"{type(result.error).__name__}: {result.error}"
+    message = "" if result.error is None else _message(item, result.error)
     return RunRecord(
         nodeid=nodeid,
         settings=result.settings,
@@ -213,6 +214,18 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
         wall_s=result.wall_s,
         artifacts=artifacts,
     )
+
+
+def _message(item: pytest.Function, error: BaseException) -> str:
+    """The error, behind the line of the scenario that it came from, if any."""
+    text = f"{type(error).__name__}: {error}"
+    lines = [
+        frame.lineno
+        for frame in traceback.extract_tb(error.__traceback__)
+        if Path(frame.filename) == item.path
+    ]
+    file = item.nodeid.partition("::")[0]
+    return f"{file}:{lines[-1]}: {text}" if lines else text
 
 
 class RunIn(Protocol):
@@ -251,7 +264,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
     line = f"replay: {replay}"
     chain = getattr(report.longrepr, "chain", None)
     if chain:
-        chain[0][0].reprentries[0].lines.insert(0, line)
+        first = chain[0][0].reprentries[0]
+        first.lines.insert(0, line)
+        first.reprfuncargs = None  # They would stand above it, and the test's id shows them.
         crash = getattr(report.longrepr, "reprcrash", None)
         if crash is not None:
             crash.message = f"{crash.message}  [{line}]"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,9 @@ import pytest
 
 from harness.errors import HarnessError
 from harness.verdict import RunRecord, RunSettings, read_records
+
+_WORLD_IN_ID = re.compile(r"\[(.*-)?(sim|real)-(walgen|postgres)(-seed\d+)?(-.*)?\]$")
+"""As pytest shows it in the ids of its tests."""
 
 
 def run_once(
@@ -50,6 +54,8 @@ def run_seeds(
 
 def _why_nothing_ran(nodeid: str, settings: RunSettings, code: int, output: str) -> str:
     where = f"world {settings.world!r} with compute {settings.compute!r}"
+    if _WORLD_IN_ID.search(nodeid):
+        return f"scenario {nodeid!r}: leave out world, compute and seed, which are options"
     if code == pytest.ExitCode.USAGE_ERROR or not Path(nodeid.partition("::")[0]).exists():
         return f"no scenario {nodeid!r}; list them with: pytest --collect-only -q scenarios"
     if code in (pytest.ExitCode.NO_TESTS_COLLECTED, pytest.ExitCode.OK):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
@@ -80,13 +81,21 @@ def sweep(options: SweepOptions) -> int:
                     append_record(Path(options.records), record)
                 if record.verdict is not Verdict.PASSED and shown < SHOWN_FAILURES:
                     shown += 1
-                    progress.console.print(f"replay: {record.replay}\n  {record.message}")
+                    _print_failure(progress.console, record)
             progress.update(
                 task, advance=len(found), description=f"failed {verdicts[Verdict.FAILED]}"
             )
     wall_s = time.monotonic() - started_s
+    if (more := verdicts.total() - verdicts[Verdict.PASSED] - shown) > 0:
+        print(f"{more} more not green; --records FILE keeps every run", file=sys.stderr)
     print(_closing_line(verdicts, wall_s))
     return _exit_code(verdicts)
+
+
+def _print_failure(console: Console, record: RunRecord) -> None:
+    """As it is: wrapped, or with ``[broker]`` read as markup, a replay line replays nothing."""
+    text = f"replay: {record.replay}\n  {record.message}"
+    console.print(text, soft_wrap=True, markup=False, highlight=False, emoji=False)
 
 
 def _closing_line(verdicts: Counter[Verdict], wall_s: float) -> str:

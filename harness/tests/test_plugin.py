@@ -70,9 +70,9 @@ async def test_fails_at_seed_3(world):
         raise CheckFailed("key 1 is gone", checker="ledger")
 
 
-@pytest.mark.parametrize("way", ["short", "long"])
+@pytest.mark.parametrize("way", ["short", "long", "l-ong", "-1", "1", "sim-walgen"])
 async def test_with_parameters(world, way):
-    assert way in ("short", "long")
+    assert way != "l-ong"
 
 
 async def test_skips(world):
@@ -143,8 +143,10 @@ def test_a_marker_keeps_a_scenario_out_of_a_world(suite):
 def test_a_failure_shows_its_replay_line_first(suite):
     shown = run(suite, "-k", "fails", "--world", "sim", "--seed", "3").stdout
 
-    first = shown.index("replay: python -m harness run test_toy.py::test_fails_at_seed_3")
-    assert first < shown.index("key 1 is gone", first)
+    below_the_title = shown.partition("test_fails_at_seed_3[sim-walgen-seed3] _")[2]
+    first = below_the_title.partition("\n")[2].lstrip().splitlines()[0]
+    assert first.startswith("replay: python -m harness run test_toy.py::test_fails_at_seed_3")
+    assert "key 1 is gone" in below_the_title
     assert "--world sim --compute walgen --seed 3" in shown
 
 
@@ -176,11 +178,21 @@ def test_run_ends_with_the_agreed_line(suite):
     assert nothing.returncode == 3
 
 
-def test_run_finds_one_set_of_parameters(suite):
-    found = harness(suite, "run", "test_toy.py::test_with_parameters[long]", "--seed", "2")
+@pytest.mark.parametrize("way", ["long", "-1", "1", "sim-walgen"])
+def test_run_finds_one_set_of_parameters(suite, way):
+    nodeid = f"test_toy.py::test_with_parameters[{way}]"
+    found = harness(suite, "run", nodeid, "--seed", "2")
 
     assert found.returncode == 0, found.stderr
     assert found.stdout.splitlines()[-1].startswith("verdict=passed digest=digest2")
+
+
+def test_run_of_a_failure_names_the_line_it_came_from(suite):
+    found = harness(suite, "run", "test_toy.py::test_with_parameters[l-ong]", "--artifacts", "kept")
+
+    line = SCENARIOS.splitlines().index('    assert way != "l-ong"') + 1
+    assert found.stdout.startswith(f"test_toy.py:{line}: AssertionError: assert 'l-ong' != ")
+    assert found.stdout.splitlines()[-2].startswith("artifacts: kept/")
 
 
 @pytest.mark.parametrize(
@@ -193,8 +205,9 @@ def test_run_finds_one_set_of_parameters(suite):
         (["run", "test_toy.py::test_skips"], "does not run in world"),
         (["run", "test_toy.py::test_passes", "--artifacts", "conftest.py/x"], "--artifacts conf"),
         (["sweep", "test_toy.py::test_passes", "--seeds", "9"], "write A:B with A < B"),
-        (["sweep", "test_toy.py::test_passes", "--seeds", "0:9", "--jobs", "-1"], "at least 1 pro"),
+        (["sweep", "test_toy.py::test_passes", "--seeds", "0:9", "--jobs", "-1"], "whole number from 1"),
         (["sweep", "test_toy.py::x", "--seeds", "0:9", "--records", "conftest.py/x"], "--records"),
+        (["run", "test_toy.py::test_passes[sim-walgen]"], "leave out world, compute and seed"),
         (["bench", "warp"], "no benchmark 'warp'; there are: broken, toy"),
     ],
 )
@@ -215,6 +228,16 @@ def test_sweep_counts_verdicts_and_shows_replay_lines(suite):
     assert last.startswith("seeds=6 passed=5 failed=1 inconclusive=0 error=0 seeds_per_s=")
     assert found.returncode == 1
     assert "--seed 3" in found.stderr
+
+
+def test_replay_lines_of_a_sweep_can_be_copied(suite):
+    words = ("test_toy.py::test_with_parameters[l-ong]", "--seeds", "0:12", "--jobs", "1")
+    found = harness(suite, "sweep", *words, COLUMNS="80")
+
+    lines = [line for line in found.stderr.splitlines() if line.startswith("replay: ")]
+    wanted = "replay: python -m harness run 'test_toy.py::test_with_parameters[l-ong]'"
+    assert lines == [f"{wanted} --world sim --compute walgen --seed {seed}" for seed in range(10)]
+    assert "2 more not green" in found.stderr
 
 
 def test_a_world_that_cannot_be_made_is_an_error_with_one_sentence(suite):
