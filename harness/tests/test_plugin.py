@@ -205,7 +205,7 @@ def test_run_of_a_failure_names_the_line_it_came_from(suite):
         (["run", "test_toy.py::test_skips"], "does not run in world"),
         (["run", "test_toy.py::test_passes", "--artifacts", "conftest.py/x"], "--artifacts conf"),
         (["sweep", "test_toy.py::test_passes", "--seeds", "9"], "write A:B with A < B"),
-        (["sweep", "test_toy.py::test_passes", "--seeds", "0:9", "--jobs", "-1"], "whole number from 1"),
+        (["sweep", "test_toy.py::test_passes", "--seeds", "0:9", "--jobs", "-1"], "from 1 on"),
         (["sweep", "test_toy.py::x", "--seeds", "0:9", "--records", "conftest.py/x"], "--records"),
         (["run", "test_toy.py::test_passes[sim-walgen]"], "leave out world, compute and seed"),
         (["bench", "warp"], "no benchmark 'warp'; there are: broken, toy"),
