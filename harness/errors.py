@@ -28,6 +28,10 @@ class HarnessError(SeawallError):
     """Our own tool, or the way it was called, is wrong; the message says what to change."""
 
 
+class Inconclusive(HarnessError):
+    """The run proved nothing: its faults had no effect, or nothing was committed or read back."""
+
+
 class NotYet(SeawallError):
     """Raised by a check inside ``World.eventually``: look again later. Nothing else is retried."""
 

@@ -181,6 +181,16 @@ class History:
         """Number of acknowledged writes."""
         return self._commits
 
+    def committed_timelines(self) -> set[str]:
+        """Timelines on which a write was acknowledged."""
+        return {
+            source.timeline
+            for source, kind, outcome in zip(
+                self._sources, self._kinds, self._outcomes, strict=True
+            )
+            if outcome is Outcome.OK and kind in WRITES
+        }
+
     def acknowledged_lsn(self, timeline: str) -> Lsn:
         """The highest LSN at which a write on this timeline was acknowledged, or 0."""
         return max(

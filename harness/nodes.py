@@ -23,7 +23,10 @@ class NodeHandle:
     def __init__(self, backend: Backend, spec: NodeSpec) -> None:
         self._backend = backend
         self.spec = spec
-        self._known = False
+        self.known = False
+        """Whether it was ever started."""
+        self.machine_died = False
+        """Whether its machine ever died, so that some peer may still wait for a word of it."""
 
     @property
     def name(self) -> str:
@@ -33,12 +36,12 @@ class NodeHandle:
     @property
     def running(self) -> bool:
         """Whether an incarnation runs now (a paused one does)."""
-        return self._known and self._backend.running(self.name)
+        return self.known and self._backend.running(self.name)
 
     async def start(self, *, within_s: float = 30.0) -> None:
         """Start the next incarnation and wait until it accepts connections."""
         await self._backend.spawn(self.spec)
-        self._known = True
+        self.known = True
         await self._backend.wait_ready(self.name, within_s=within_s)
 
     async def stop(self, *, within_s: float = 20.0) -> None:
@@ -48,6 +51,7 @@ class NodeHandle:
     async def kill(self, *, host: bool = False) -> None:
         """Crash the process, or with ``host`` the machine below it."""
         await self._backend.kill(self.name, host=host)
+        self.machine_died |= host
 
     async def pause(self) -> None:
         """Freeze the process; its connections stay open and say nothing."""

@@ -11,17 +11,14 @@ from dataclasses import dataclass, field
 from typing import Protocol, Self
 
 from harness.backend import Event, LogLine
-from harness.checkers.suite import check_after_stop, check_world, stop_everything
-from harness.errors import CheckFailed, HarnessError, UnsupportedFault
+from harness.checkers.suite import check_after_stop, check_world
+from harness.errors import CheckFailed, HarnessError, Inconclusive, UnsupportedFault
+from harness.orderly_stop import stop_everything
 from harness.verdict import RunSettings, Verdict
 from harness.world import World
 
 Scenario = Callable[[World], Awaitable[None]]
 """A scenario: an ``async def`` that takes a world."""
-
-
-class Inconclusive(HarnessError):
-    """The run proved nothing: its faults had no effect, or nothing was committed."""
 
 
 @dataclass

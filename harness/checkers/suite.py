@@ -6,12 +6,14 @@ from typing import TYPE_CHECKING
 
 from harness.checkers.acknowledged_commits import check_acknowledged_commits, read_back
 from harness.checkers.commit_order import check_commit_order
+from harness.checkers.evidence import Expected, check_evidence
 from harness.checkers.linearizable import check_linearizable
 from harness.checkers.logs import check_logs
 from harness.checkers.lsn_order import check_lsn_order
 from harness.checkers.reads_equal_model import check_reads
-from harness.checkers.storage_agrees import check_leftovers, check_remote, check_storage
+from harness.checkers.storage_agrees import check_leftovers, check_storage
 from harness.endpoint import Refused
+from harness.errors import Inconclusive
 
 if TYPE_CHECKING:
     from harness.cluster import Cluster
@@ -23,7 +25,8 @@ if TYPE_CHECKING:
 async def check_world(world: World) -> None:
     """Ask the running cluster for what was acknowledged, then judge the history."""
     for cluster in world.clusters:
-        await _read_everything_back(world, cluster)
+        read_back_of = await _read_everything_back(world, cluster)
+        _check_read_back(world.history, cluster, read_back_of)
         await check_storage(cluster)
         await check_leftovers(cluster)
     check_reads(world.history)
@@ -31,8 +34,12 @@ async def check_world(world: World) -> None:
     check_linearizable(world.history)
 
 
-async def _read_everything_back(world: World, cluster: Cluster) -> None:
-    """Every key through every endpoint that runs; the newest primary of a timeline has it all."""
+async def _read_everything_back(world: World, cluster: Cluster) -> set[str]:
+    """Every key through every endpoint that runs; the newest primary of a timeline has it all.
+
+    Returns the timelines whose newest primary runs.
+    """
+    found: set[str] = set()
     newest = {str(e.timeline): e for e in _by_start(world.history, cluster) if not e.pinned}
     for endpoint in cluster.endpoints.values():
         if not endpoint.running:
@@ -46,6 +53,19 @@ async def _read_everything_back(world: World, cluster: Cluster) -> None:
             continue  # A primary that was deposed ends, sooner or later.
         if endpoint is newest.get(timeline):
             check_acknowledged_commits(world.history, timeline, final)
+            found.add(timeline)
+    return found
+
+
+def _check_read_back(history: History, cluster: Cluster, found: set[str]) -> None:
+    """What nobody could read back at the end may be lost: such a run must not be green."""
+    committed = history.committed_timelines()
+    for timeline in map(str, cluster.timelines):
+        if timeline in committed and timeline not in found:
+            raise Inconclusive(
+                f"timeline {timeline} has acknowledged commits, but its last endpoint does not run "
+                "at the end, so they cannot be read back: start it again in the scenario"
+            )
 
 
 def _by_start(history: History, cluster: Cluster) -> list[EndpointHandle]:
@@ -58,25 +78,24 @@ def _by_start(history: History, cluster: Cluster) -> list[EndpointHandle]:
     return sorted(cluster.endpoints.values(), key=lambda each: began_s.get(each.name, 0.0))
 
 
-async def stop_everything(world: World) -> None:
-    """Stop every node gracefully: computes, pageservers, safekeepers. ``NotLive`` if one hangs.
-
-    What they leave in the bucket is checked then, for nobody writes any more."""
-    for cluster in world.clusters:
-        for endpoint in cluster.endpoints.values():
-            if endpoint.running:
-                await endpoint.stop()
-        for node in [*cluster.pageservers, *cluster.safekeepers]:
-            if node.running:
-                await node.stop()
-    await check_remote(world)
-
-
 def check_after_stop(world: World) -> None:
     """Checks of what a closed run left: reported LSNs, terms and votes, and every log line."""
     error_s = world.backend.clock_error_s
     sizes = {cluster.topology.safekeepers for cluster in world.clusters}
     # A killed process takes its last reports along, so quorums are counted only where it cannot.
     counted = sizes.pop() if len(sizes) == 1 and error_s == 0 else 0
-    check_lsn_order(world.backend.events(), safekeepers=counted, clock_error_s=error_s)
-    check_logs(world.backend.logs(), world.allowances)
+    events, logs = world.backend.events(), world.backend.logs()
+    for cluster in world.clusters:
+        check_evidence(events, logs, _expected(world, cluster))
+    check_lsn_order(events, safekeepers=counted, clock_error_s=error_s)
+    check_logs(logs, world.allowances)
+
+
+def _expected(world: World, cluster: Cluster) -> Expected:
+    committed = world.history.committed_timelines()
+    loses_reports = world.backend.clock_error_s > 0
+    return Expected(
+        nodes=[node.name for node in cluster.nodes if node.known],
+        timelines=[each for each in cluster.timelines if str(each) in committed],
+        reporters=1 if loses_reports else cluster.topology.safekeepers // 2 + 1,
+    )

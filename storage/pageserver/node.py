@@ -71,6 +71,7 @@ async def main(context: NodeContext) -> None:
         pageserver_api(tenants, environment.options), context.name, HTTP_PORT, registry
     )
     context.ready.set()
+    logger.info("pageserver %s is ready", context.name)
     try:
         await run_until_stopped(context, registry)
     finally:
