@@ -1,6 +1,7 @@
-"""What a run leaves on disk for the report: ``log.txt``, ``events.jsonl``, ``effects.json``.
+"""What a run leaves on disk for the report: log, events, effects of faults, counts of oracles.
 
-The report (package ``reports``) draws its pictures from these files alone.
+Files ``log.txt``, ``events.jsonl``, ``effects.json`` and ``judged.json``; the report (package
+``reports``) draws its pictures from these alone.
 """
 
 from __future__ import annotations
@@ -35,7 +36,9 @@ def write_artifacts(directory: Path, nodeid: str, result: RunResult) -> str:
         for event in result.evidence.events:
             row = {"at_s": event.at_s, "node": event.node, "kind": event.kind}
             events.write(json.dumps({**row, "fields": dict(event.fields)}) + "\n")
-    (target / "effects.json").write_text(
-        json.dumps(dict(result.evidence.effects), sort_keys=True), encoding="utf-8"
-    )
+    for name_of_file in ("effects", "judged"):
+        counts = dict(getattr(result.evidence, name_of_file))
+        (target / f"{name_of_file}.json").write_text(
+            json.dumps(counts, sort_keys=True), encoding="utf-8"
+        )
     return name

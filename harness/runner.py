@@ -28,6 +28,8 @@ class Evidence:
     logs: Sequence[LogLine] = ()
     events: Sequence[Event] = ()
     effects: Mapping[str, int] = field(default_factory=dict)
+    judged: Mapping[str, int] = field(default_factory=dict)
+    """How much each oracle compared, and what it had to leave undecided."""
 
 
 @dataclass

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
@@ -44,6 +45,7 @@ class World:
         self.history = History()
         self.clusters: list[Cluster] = []
         self.allowances: list[Allowance] = []
+        self.judged: Counter[str] = Counter()
         self._loads = 0
 
     @property

@@ -66,7 +66,9 @@ class RealRunner:
             result.virtual_s = backend.now_s()
             result.events = len(events)
             result.commits = world.history.commits()
-            result.evidence = Evidence(backend.logs(), events, world.faults.effects())
+            result.evidence = Evidence(
+                backend.logs(), events, world.faults.effects(), dict(world.judged)
+            )
 
     def close(self) -> None:
         """End the fork server, S3 and etcd."""

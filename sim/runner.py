@@ -49,7 +49,9 @@ class SimRunner:
             commits=world.history.commits(),
             virtual_s=backend.now_s(),
             wall_s=time.perf_counter() - started_s,
-            evidence=Evidence(backend.logs(), backend.events(), world.faults.effects()),
+            evidence=Evidence(
+                backend.logs(), backend.events(), world.faults.effects(), dict(world.judged)
+            ),
         )
 
     def close(self) -> None:

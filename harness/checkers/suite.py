@@ -29,9 +29,11 @@ async def check_world(world: World) -> None:
         _check_read_back(world.history, cluster, read_back_of)
         await check_storage(cluster)
         await check_leftovers(cluster)
-    check_reads(world.history)
-    check_commit_order(world.history)
-    check_linearizable(world.history)
+    world.judged["reads"] += check_reads(world.history)
+    world.judged["commit_order"] += check_commit_order(world.history)
+    decided = check_linearizable(world.history)
+    world.judged["linearizable keys"] += decided.keys
+    world.judged["linearizable keys undecided"] += decided.undecided
 
 
 async def _read_everything_back(world: World, cluster: Cluster) -> set[str]:

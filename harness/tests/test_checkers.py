@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import random
+from collections.abc import Sequence
 
 import pytest
 
@@ -16,10 +17,11 @@ from harness.checkers.acknowledged_commits import (
 )
 from harness.checkers.commit_order import check_commit_order
 from harness.checkers.linearizable import check_linearizable
+from harness.checkers.linearization_search import Order, search
 from harness.checkers.reads_equal_model import check_reads
-from harness.checkers.registers import NEVER, KeyRead, KeyWrite, Register
+from harness.checkers.registers import NEVER, KeyRead, KeyWrite, Register, registers_of
 from harness.errors import CheckFailed
-from harness.history import Kind, Source
+from harness.history import Kind, Outcome, Source
 from harness.tests.histories import PINNED, Story
 
 ALLOWED = {
@@ -115,13 +117,13 @@ def is_linearizable(register: Register) -> bool:
     unsure = [w for w in register.writes if w.completed_at_s == NEVER]
     for count in range(len(unsure) + 1):
         for chosen in itertools.combinations(unsure, count):
-            operations = [*sure, *chosen, *register.reads]
+            operations: list[KeyWrite | KeyRead] = [*sure, *chosen, *register.reads]
             if any(map(explains, itertools.permutations(operations))):
                 return True
     return False
 
 
-def explains(order: tuple[KeyWrite | KeyRead, ...]) -> bool:
+def explains(order: Sequence[KeyWrite | KeyRead]) -> bool:
     value: str | None = None
     latest_begin_s = float("-inf")
     for operation in order:
@@ -134,13 +136,16 @@ def explains(order: tuple[KeyWrite | KeyRead, ...]) -> bool:
     return True
 
 
-def random_register(entropy: random.Random) -> Register:
+def random_register(
+    entropy: random.Random, values: Sequence[str | None] = (None, "v0", "v1", "v2")
+) -> Register:
+    """Three writes and three reads; writes have values of their own, or any if ``None`` is last."""
     register = Register(1)
-    values: list[str | None] = [None, "v0", "v1", "v2"]
     for number in range(3):
         begin_s = entropy.randrange(10)
         end_s = begin_s + entropy.randrange(1, 6) if entropy.random() < 0.8 else NEVER
-        register.writes.append(KeyWrite(f"v{number}", begin_s, end_s, None, number))
+        value = f"v{number}" if values[-1] is not None else entropy.choice(values)
+        register.writes.append(KeyWrite(value, begin_s, end_s, None, number))
     for number in range(3, 6):
         begin_s = entropy.randrange(14)
         read = KeyRead(
@@ -166,9 +171,73 @@ def test_zones_decide_exactly_what_a_search_of_all_orders_decides() -> None:
     assert min(verdicts.values()) > 20, verdicts
 
 
-def test_keys_with_repeated_values_are_not_judged_by_zones() -> None:
-    story = Story().put(1, "a", 0, 1).put(1, "a", 2, 3).put(2, "b", 0, 1)
-    assert check_linearizable(story.history) == 1
+def test_the_search_decides_repeated_values_exactly_as_trying_all_orders() -> None:
+    entropy = random.Random(3)
+    verdicts = {True: 0, False: 0}
+    for _ in range(400):
+        register = random_register(entropy, values=["v", "w", None])
+        expected = is_linearizable(register)
+        verdicts[expected] += 1
+        found = search(register).order
+        assert found is (Order.EXISTS if expected else Order.NONE), register
+    assert min(verdicts.values()) > 40, verdicts
+
+
+def test_the_search_agrees_with_zones_on_distinct_values() -> None:
+    entropy = random.Random(4)
+    for _ in range(300):
+        register = random_register(entropy)
+        try:
+            linearizable.check_register(register)
+        except CheckFailed:
+            assert search(register).order is Order.NONE, register
+        else:
+            assert search(register).order is Order.EXISTS, register
+
+
+def test_keys_with_repeated_values_are_searched() -> None:
+    story = Story().put(1, "a", 0, 1).put(1, "b", 2, 3).put(1, "a", 4, 9).get(1, "a", 5, 6)
+    assert check_linearizable(story.history) == (1, 0)
+    story.get(1, "b", 7, 8)
+    with pytest.raises(CheckFailed, match="explains operation #4"):
+        check_linearizable(story.history)
+
+
+def test_a_key_deleted_twice_is_searched() -> None:
+    story = Story().put(1, "a", 0, 1).delete(1, 2, 9).get(1, None, 3, 4).get(1, "a", 5, 6)
+    with pytest.raises(CheckFailed, match="explains operation #3"):
+        check_linearizable(story.history)
+
+
+def test_effort_is_bounded_and_an_undecided_key_is_no_failure() -> None:
+    story = Story()
+    for number in range(9):
+        story.put(1, f"v{number % 5}", 0, 20).get(1, f"v{number % 4}", 0, 20)
+    (register,) = registers_of(story.history, "tl")
+    assert linearizable.check_key(register, effort_max=100) is False
+    assert search(register, effort_max=100).order is Order.UNKNOWN
+    assert linearizable.check_key(register) is True
+
+
+def test_many_deletions_of_unknown_outcome_cost_little() -> None:
+    story = Story()
+    for number in range(40):
+        story.step((Kind.DELETE, (1,)), (number, number + 0.5), outcome=Outcome.UNKNOWN)
+        story.put(1, "a", number, number + 0.5)
+        story.get(1, "a" if number % 2 else None, number + 0.6, number + 0.9)
+    (register,) = registers_of(story.history, "tl")
+    found = search(register)
+    assert found.order is Order.EXISTS
+    assert found.effort < 20_000
+
+
+def test_long_histories_of_little_concurrency_are_cheap() -> None:
+    story = Story()
+    for step in range(2000):
+        story.put(1, "ab"[step % 2], 2 * step, 2 * step + 1)
+        story.get(1, "ab"[step % 2], 2 * step + 1.25, 2 * step + 1.75)
+    (register,) = registers_of(story.history, "tl")
+    assert search(register).effort < 10_000
 
 
 def test_ledger_accepts_what_may_remain() -> None:
