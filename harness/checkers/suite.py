@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from harness.checkers.acknowledged_commits import check_acknowledged_commits, read_back
 from harness.checkers.commit_order import check_commit_order
+from harness.checkers.dependency_cycles import check_dependency_cycles
 from harness.checkers.evidence import Expected, check_evidence
 from harness.checkers.linearizable import check_linearizable
 from harness.checkers.logs import check_logs
@@ -31,6 +32,7 @@ async def check_world(world: World) -> None:
         await check_leftovers(cluster)
     world.judged["reads"] += check_reads(world.history)
     world.judged["commit_order"] += check_commit_order(world.history)
+    world.judged["dependencies"] += check_dependency_cycles(world.history)
     decided = check_linearizable(world.history)
     world.judged["linearizable keys"] += decided.keys
     world.judged["linearizable keys undecided"] += decided.undecided
