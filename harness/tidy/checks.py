@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.tidy import rules
+from harness.tidy.bans import banned_uses, uses_of
+from harness.tidy.sets import iterated_sets
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
 
@@ -52,16 +55,19 @@ class Source:
 
 
 def sources(root: Path) -> Iterator[Source]:
-    """Every Python file of our packages, in order of path."""
+    """The modules of the root and every Python file of our packages, in order of path."""
+    paths = [root / name for name in rules.ROOT_MODULES]
     for package in rules.PACKAGES:
-        for path in sorted((root / package).rglob("*.py")):
-            text = path.read_text(encoding="utf-8")
-            yield Source(path.relative_to(root).as_posix(), text, ast.parse(text))
+        paths += sorted((root / package).rglob("*.py"))
+    for path in paths:
+        text = path.read_text(encoding="utf-8")
+        yield Source(path.relative_to(root).as_posix(), text, ast.parse(text))
 
 
 def offences(source: Source) -> Iterator[Offence]:
     """Every offence of one file."""
     yield from _size_offences(source)
+    yield from _name_offences(source)
     yield from _import_offences(source)
     yield from _ban_offences(source)
     if not source.is_test:
@@ -102,21 +108,46 @@ def _size_offences(source: Source) -> Iterator[Offence]:
     for number, line in enumerate(lines, 1):
         if len(line) > rules.COLUMNS:
             yield Offence("columns", source.path, str(number), f"{len(line)} columns")
-    if any(word in rules.BANNED_NAMES for word in Path(source.path).stem.split("_")):
-        yield Offence("module-name", source.path, "", "says nothing")
     for name, node in functions(source):
         if function_lines(node) > rules.LINES_PER_FUNCTION:
             yield Offence("function-size", source.path, name, f"{function_lines(node)} lines")
+        if not source.is_test and len(parameters(node)) > rules.PARAMETERS:
+            yield Offence("parameters", source.path, name, ", ".join(parameters(node)))
+
+
+def parameters(node: FunctionNode) -> list[str]:
+    """Names of what a caller passes, itself not counted."""
+    arguments = [*node.args.posonlyargs, *node.args.args, *node.args.kwonlyargs]
+    return [each.arg for each in arguments if each.arg not in ("self", "cls")]
+
+
+def _name_offences(source: Source) -> Iterator[Offence]:
+    words = re.split(r"[/_]", source.path.removesuffix(".py"))
+    if rules.BANNED_NAMES.intersection(words):
+        yield Offence("module-name", source.path, "", "says nothing")
+    for node in ast.walk(source.tree):
+        if isinstance(node, ast.ClassDef):
+            words = re.findall(r"[A-Z][a-z]*", node.name)
+            if rules.BANNED_NAMES.intersection(word.lower() for word in words):
+                yield Offence("class-name", source.path, node.name, "says nothing")
 
 
 def _imports(source: Source) -> Iterator[str]:
     for node in ast.walk(source.tree):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module is not None and node.level == 0:
+        elif isinstance(node, ast.ImportFrom):
+            if node.level:
+                yield "." * node.level + (node.module or "")
+                continue
+            assert node.module is not None, "only a relative import names no module"
             for alias in node.names:
                 whole = f"{node.module}.{alias.name}"
                 yield whole if node.module in rules.PACKAGES else node.module
+
+
+def _is_ours(module: str) -> bool:
+    return module.split(".")[0] in rules.PACKAGES
 
 
 def _within(module: str, prefix: str) -> bool:
@@ -124,11 +155,17 @@ def _within(module: str, prefix: str) -> bool:
 
 
 def _import_offences(source: Source) -> Iterator[Offence]:
-    if source.is_test or source.path in rules.LOADS_ROLES:
+    modules = sorted(set(_imports(source)))
+    for module in modules:
+        if module.startswith("."):
+            yield Offence("import", source.path, module, "relative: the table cannot see it")
+        elif not source.is_test and ".tests." in f"{module}." and _is_ours(module):
+            yield Offence("import", source.path, module, "what runs never imports a test")
+    if source.is_test or source.path in rules.LOADS_ROLES or source.path in rules.ROOT_MODULES:
         return
     if source.path.startswith(rules.BOTH_WORLDS):
         return
-    for module in sorted(set(_imports(source))):
+    for module in modules:
         top = module.split(".")[0]
         if top in rules.PACKAGES:
             allowed = rules.MAY_IMPORT[source.package]
@@ -176,15 +213,14 @@ def _ban_offences(source: Source) -> Iterator[Offence]:
         return
     if source.path.startswith(rules.OUTSIDE_OF_RUNS):
         return
-    is_story = source.package == "scenarios" and not source.path.startswith(rules.BUG_BANK)
-    for node in ast.walk(source.tree):
-        if not isinstance(node, ast.Call):
-            continue
-        called = ast.unparse(node.func)
-        if called in rules.BANNED_CALLS:
-            yield Offence("ban", source.path, called, f"line {node.lineno}")
-        if is_story and called == "asyncio.sleep":
-            yield Offence("sleep", source.path, str(node.lineno), "use eventually or an event")
+    for name, line in banned_uses(source.tree):
+        yield Offence("ban", source.path, name, f"line {line}")
+    for iterated in iterated_sets(source.tree):
+        thing = ast.unparse(iterated)
+        yield Offence("set-order", source.path, thing, f"line {iterated.lineno}: sort it")
+    if source.package == "scenarios" and not source.path.startswith(rules.BUG_BANK):
+        for line in uses_of(source.tree, "asyncio.sleep"):
+            yield Offence("sleep", source.path, str(line), "use eventually or an event")
 
 
 def _docstring_offences(source: Source) -> Iterator[Offence]:

@@ -6,7 +6,11 @@ LINES_PER_FILE = 400
 LINES_PER_FUNCTION = 60
 LINES_PER_FUNCTION_P90 = 30
 LINES_PER_MODULE_DOCSTRING = 15
+PARAMETERS = 5
 COLUMNS = 100
+
+ROOT_MODULES = ("conftest.py",)
+"""Modules beside the packages."""
 
 PACKAGES = ("harness", "sim", "real", "scenarios", "storage", "reports")
 
@@ -61,25 +65,48 @@ LAYERS = (
 )
 """Inside storage, a module imports only its own layer's package or lower layers."""
 
-BANNED_CALLS = {
-    "time.time",
-    "time.monotonic",
-    "time.perf_counter",
-    "time.sleep",
-    "datetime.now",
-    "datetime.datetime.now",
-    "os.urandom",
-    "uuid.uuid4",
-    "uuid.uuid1",
-    "random.random",
-    "random.randint",
-    "random.choice",
-    "asyncio.as_completed",
-}
-"""Hidden nondeterminism: banned in storage, sim and scenarios."""
+BANNED_USES = frozenset(
+    {
+        "asyncio.as_completed",
+        "asyncio.to_thread",
+        "datetime.date.today",
+        "datetime.datetime.now",
+        "datetime.datetime.today",
+        "datetime.datetime.utcnow",
+        "hash",
+        "importlib.import_module",
+        "os.getrandom",
+        "os.urandom",
+        "socket.socket",
+        "threading.Thread",
+        "time.monotonic",
+        "time.monotonic_ns",
+        "time.perf_counter",
+        "time.perf_counter_ns",
+        "time.process_time",
+        "time.sleep",
+        "time.time",
+        "time.time_ns",
+        "uuid.uuid1",
+        "uuid.uuid4",
+        *(
+            f"random.{name}"
+            for name in (
+                "SystemRandom", "choice", "choices", "getrandbits", "randbytes", "randint",
+                "random", "randrange", "sample", "seed", "shuffle", "uniform",
+            )
+        ),
+    }
+)  # fmt: skip
+"""Hidden nondeterminism: banned in storage, sim and scenarios, under any name."""
+
+BANNED_MODULES = ("secrets.", "concurrent.futures.", "multiprocessing.")
+"""Of these modules everything is."""
 
 OUTSIDE_OF_RUNS = ("sim/bench", "sim/runner.py", "sim/guard.py", *BOTH_WORLDS)
 """Files that measure runs or guard them, and so may use what is banned inside of runs."""
 
-BANNED_NAMES = ("utils", "helpers", "common", "manager", "misc")
-"""Module names that say nothing."""
+BANNED_NAMES = frozenset(
+    {"common", "commons", "helper", "helpers", "manager", "managers", "misc", "util", "utils"}
+)
+"""Words that say nothing in the name of a folder, module or class."""
