@@ -59,10 +59,16 @@ class LoadCounts:
 
 
 class Load:
-    """A load on one endpoint; ``async with`` starts and stops it."""
+    """A load on one endpoint; ``async with`` starts and stops it.
 
-    def __init__(self, client: Client, options: LoadOptions, entropy: random.Random) -> None:
+    ``name`` tells it from other loads of the same endpoint: values are unique by process names.
+    """
+
+    def __init__(
+        self, client: Client, options: LoadOptions, entropy: random.Random, *, name: str = "load"
+    ) -> None:
         self.options = options
+        self._name = name
         self.counts = LoadCounts()
         self._client = client
         self._entropy = entropy
@@ -86,7 +92,7 @@ class Load:
         self._running.set()
         for number in range(self.options.clients):
             entropy = random.Random(self._entropy.getrandbits(64))
-            client = self._client.named(f"{self._client.process}/load{number}")
+            client = self._client.named(f"{self._client.process}/{self._name}.{number}")
             work = _LoadClient(self, client, number, entropy)
             self._clients.append(asyncio.create_task(self._run(work), name=f"load {number}"))
 

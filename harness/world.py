@@ -81,7 +81,7 @@ class World:
         """A background load on an endpoint; ``async with`` starts and stops it."""
         self._loads += 1
         entropy = self.generator(f"load {self._loads}")
-        return Load(endpoint, options or LoadOptions(), entropy)
+        return Load(endpoint, options or LoadOptions(), entropy, name=f"load{self._loads}")
 
     async def eventually(
         self, check: Callable[[], Awaitable[T]], *, within_s: float = 30.0, what: str = ""
