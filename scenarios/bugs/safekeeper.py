@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from harness.bug import Bug, Replacement, Standing
 from storage.consensus import term_history
-from storage.consensus.messages import ProposerMessage
+from storage.consensus.messages import ProposerElected, ProposerMessage
 from storage.consensus.term_history import TermHistory, TermSwitch
 from storage.lsn import Lsn
 from storage.safekeeper.control import ControlFile, encode_control
@@ -23,6 +23,10 @@ _limit_lsn = WalSender._limit_lsn
 
 def _flush_nothing_before(self: Acceptor, message: ProposerMessage) -> bool:
     return False
+
+
+def _cut_anywhere(self: Acceptor, elected: ProposerElected) -> None:
+    return
 
 
 def _scalar_epoch(
@@ -83,8 +87,12 @@ BUGS = (
     Bug(
         "sk-vote-without-flush", FAMILY, "hard", ("O1", "O3"),
         "a69fdb0e8e; PR #2109; issue #2048",
-        replacements=(Replacement(Acceptor, "must_flush_before", _flush_nothing_before),),
-        applies="elections while WAL is being flushed",
+        replacements=(
+            Replacement(Acceptor, "must_flush_before", _flush_nothing_before),
+            Replacement(Acceptor, "_check_cut", _cut_anywhere),
+        ),
+        applies="elections while WAL is being flushed; the rule is guarded twice (a cut that does "
+        "not fit the log is refused), so both are replaced",
     ),
     Bug(
         "sk-no-divergence-truncation", FAMILY, "hard", ("O1", "O2"),
