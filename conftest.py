@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from harness.bench_checkers import bench_checkers
 from harness.benches import bench_commits, bench_parity, bench_startup
 from harness.bug import Bug
 from harness.runner import WorldRunner
@@ -70,6 +71,7 @@ BENCHES = {
     "kernel": bench_kernel,
     "quorum": bench_quorum,
     "commits": _commits,
+    "checkers": bench_checkers,
     "parity": _parity,
     "links": _links,
     "startup": lambda: bench_startup(real_runner),

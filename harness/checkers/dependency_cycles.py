@@ -12,6 +12,7 @@ VLDB 14 (2020), section 4.
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Container, Iterable, Iterator, Sequence
 from itertools import pairwise
@@ -93,30 +94,45 @@ def _first_seen(reads: Iterable[KeyRead], values: Container[str | None]) -> dict
 def _by_versions(register: Register, versions: Sequence[KeyWrite], edges: Edges) -> None:
     key = register.key
     following: dict[int, KeyWrite] = {}
-    writers: dict[str | None, list[KeyWrite]] = {}
     for before, after in pairwise(versions):
         _add(edges, before.number, after.number, ("ww", key))
         following[before.number] = after
-    for write in versions:
-        writers.setdefault(write.value, []).append(write)
+    writers = _Writers(register, versions)
     for read in register.reads:
-        writer = _writer(read, writers.get(read.value, []))
+        writer = writers.of(read)
         if writer is not None:
             _add(edges, writer.number, read.number, ("wr", key))
             if writer.number in following:
                 _add(edges, read.number, following[writer.number].number, ("rw", key))
 
 
-def _writer(read: KeyRead, candidates: Sequence[KeyWrite]) -> KeyWrite | None:
-    """Whose version was read, if that is certain: the only one, or the newest at the read's LSN."""
-    if len(candidates) == 1:
-        return candidates[0]
-    if read.lsn is None:
-        return None
-    if any(write.lsn is None for write in candidates):
-        return None
-    older = [write for write in candidates if _position(write) <= read.lsn]
-    return older[-1] if older else None
+class _Writers:
+    """Tells whose version a read saw, where that is certain."""
+
+    def __init__(self, register: Register, versions: Sequence[KeyWrite]) -> None:
+        self._by_value: dict[str | None, list[KeyWrite]] = {}
+        for write in (register.initial, *register.writes):
+            self._by_value.setdefault(write.value, []).append(write)
+        self._versions = [write for write in versions if write.lsn is not None]
+        self._lsns = [_position(write) for write in self._versions]
+        self._numbers = {write.number for write in versions}
+
+    def of(self, read: KeyRead) -> KeyWrite | None:
+        """The only write of the value; or, of several, the one newest at the read's LSN, if all are
+        acknowledged or no other version is newer there. Had one of unknown outcome come after that
+        and written the same, it would do as well: both come before the read and after what is
+        older."""
+        candidates = self._by_value.get(read.value, [])
+        if len(candidates) == 1:
+            return candidates[0] if candidates[0].number in self._numbers else None
+        if read.lsn is None:
+            return None
+        position = bisect_right(self._lsns, read.lsn) - 1
+        if all(write.acknowledged for write in candidates):
+            while position >= 0 and self._versions[position].value != read.value:
+                position -= 1
+        newest = self._versions[position] if position >= 0 else None
+        return newest if newest is not None and newest.value == read.value else None
 
 
 def _by_real_time(register: Register, edges: Edges) -> None:

@@ -105,11 +105,15 @@ class WalModel:
 
     def take(self, end_lsn: Lsn, blocks: Iterable[BlockChange]) -> None:
         """Redo one record."""
-        assert end_lsn > self.end_lsn, f"record at {end_lsn} after {self.end_lsn}"
         changed: dict[int, str | None] = {}
         for block in blocks:
             if (block.space, block.database, block.relation, block.fork) == KV_RELATION:
                 changed.update(self._change(end_lsn, block))
+        self.put(end_lsn, changed)
+
+    def put(self, end_lsn: Lsn, changed: dict[int, str | None]) -> None:
+        """Take the rows that a record changed."""
+        assert end_lsn > self.end_lsn, f"record at {end_lsn} after {self.end_lsn}"
         for key, value in changed.items():
             past = self._rows.get(key)
             if past is None:

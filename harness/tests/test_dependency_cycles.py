@@ -15,7 +15,7 @@ from harness.checkers.dependency_cycles import (
 )
 from harness.checkers.registers import registers_of
 from harness.errors import CheckFailed
-from harness.history import Kind, Source
+from harness.history import Kind, Outcome, Source
 from harness.tests.histories import PINNED, Story
 
 OTHER = Source("other replica", "tl", pinned=True)
@@ -96,6 +96,12 @@ def test_absence_is_the_deletion_before() -> None:
     check(story)
     with pytest.raises(CheckFailed, match="G-single"):
         check(look(story, {1: "b"}, 8, 40))
+
+
+def test_absence_after_a_deletion_of_unknown_outcome_says_nothing() -> None:
+    story = txn(Story(), {1: "a", 2: "a"}, 0, 8)
+    story.step((Kind.DELETE, (1,)), (2, 3), outcome=Outcome.UNKNOWN)
+    check(look(story, {2: "a"}, 8, 40))
 
 
 def test_without_lsns_real_time_orders_versions() -> None:
