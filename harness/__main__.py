@@ -46,7 +46,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("nodeid", help="scenarios/file.py::test, as replay lines name it")
     run.add_argument("--world", choices=("sim", "real"), default="sim")
     run.add_argument("--compute", choices=("walgen", "postgres"), default="walgen")
-    run.add_argument("--seed", type=int, default=0)
+    run.add_argument("--seed", type=_seed, default=0)
     run.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
     run.add_argument("--artifacts", default="", help="directory for logs and events of the run")
     run.add_argument("--bug", default="", help="put a bug of the bank back first")
@@ -86,6 +86,12 @@ def _seed_range(text: str) -> range:
     if not colon or not first.isdigit() or not last.isdigit() or int(first) >= int(last):
         raise argparse.ArgumentTypeError(f"{text!r}: write A:B with A < B, such as 0:1000")
     return range(int(first), int(last))
+
+
+def _seed(text: str) -> int:
+    if not text.isdigit():
+        raise argparse.ArgumentTypeError(f"{text!r}: a whole number from 0 on is needed")
+    return int(text)
 
 
 def _count(text: str) -> int:

@@ -9,16 +9,16 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-import traceback
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 import pytest
 
 from harness.artifacts import write_artifacts
 from harness.composition import worlds
 from harness.errors import HarnessError, UnsupportedFault
+from harness.failures import describe, present
 from harness.runner import RunResult, Scenario, WorldRunner
 from harness.verdict import (
     NO_POSTGRES_IN_SIM,
@@ -62,8 +62,10 @@ def pytest_configure(config: pytest.Config) -> None:
     _chosen(config.getoption("--compute"), COMPUTES, "--compute")
     if (config.getoption("--world"), config.getoption("--compute")) == ("sim", "postgres"):
         raise pytest.UsageError(NO_POSTGRES_IN_SIM)
-    if config.getoption("--runs") < 1:
-        raise pytest.UsageError(f"--runs {config.getoption('--runs')}: at least 1 is needed")
+    for option, least in (("--runs", 1), ("--seed", 0)):
+        if config.getoption(option) < least:
+            value = config.getoption(option)
+            raise pytest.UsageError(f"{option} {value}: at least {least} is needed")
     artifacts, records = config.getoption("--artifacts"), config.getoption("--records")
     try:
         if artifacts:
@@ -201,7 +203,7 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
     artifacts = ""
     if directory := item.config.getoption("--artifacts"):
         artifacts = write_artifacts(Path(directory), nodeid, result)
-    message = "" if result.error is None else _message(item, result.error)
+    message = "" if result.error is None else describe(item, result.error)
     return RunRecord(
         nodeid=nodeid,
         settings=result.settings,
@@ -214,18 +216,6 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
         wall_s=result.wall_s,
         artifacts=artifacts,
     )
-
-
-def _message(item: pytest.Function, error: BaseException) -> str:
-    """The error, behind the line of the scenario that it came from, if any."""
-    text = f"{type(error).__name__}: {error}"
-    lines = [
-        frame.lineno
-        for frame in traceback.extract_tb(error.__traceback__)
-        if Path(frame.filename) == item.path
-    ]
-    file = item.nodeid.partition("::")[0]
-    return f"{file}:{lines[-1]}: {text}" if lines else text
 
 
 class RunIn(Protocol):
@@ -255,23 +245,13 @@ def run_in(request: pytest.FixtureRequest) -> RunIn:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, Any]:
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Put the replay line in front of a failure."""
     report = yield
-    replay = item.stash.get(REPLAY, None)
-    if replay is None or not report.failed:
-        return report
-    line = f"replay: {replay}"
-    chain = getattr(report.longrepr, "chain", None)
-    if chain:
-        first = chain[0][0].reprentries[0]
-        first.lines.insert(0, line)
-        first.reprfuncargs = None  # They would stand above it, and the test's id shows them.
-        crash = getattr(report.longrepr, "reprcrash", None)
-        if crash is not None:
-            crash.message = f"{crash.message}  [{line}]"
-    else:
-        report.longrepr = f"{line}\n{report.longrepr}"
+    if report.failed and call.excinfo is not None:
+        present(report, item, call.excinfo.value, item.stash.get(REPLAY, None))
     return report
 
 

@@ -54,6 +54,8 @@ def run_seeds(
 
 def _why_nothing_ran(nodeid: str, settings: RunSettings, code: int, output: str) -> str:
     where = f"world {settings.world!r} with compute {settings.compute!r}"
+    if "::" not in nodeid:
+        return f"{nodeid!r} names no scenario; write one as scenarios/file.py::test"
     if _WORLD_IN_ID.search(nodeid):
         return f"scenario {nodeid!r}: leave out world, compute and seed, which are options"
     if code == pytest.ExitCode.USAGE_ERROR or not Path(nodeid.partition("::")[0]).exists():

@@ -155,6 +155,7 @@ def test_unknown_options_get_one_sentence(suite):
         (["--world", "moon"], "--world 'moon' is unknown; choose sim, real or all"),
         (["--compute", "oracle"], "--compute 'oracle' is unknown; choose walgen, postgres or all"),
         (["--runs", "0"], "--runs 0: at least 1 is needed"),
+        (["--seed", "-1"], "--seed -1: at least 0 is needed"),
         (["--world", "sim", "--compute", "postgres"], "--compute postgres runs real processes"),
         (["--artifacts", "conftest.py/x"], "--artifacts conftest.py/x: nothing can be written"),
         (["--records", "conftest.py/x"], "--records conftest.py: nothing can be written"),
@@ -199,6 +200,8 @@ def test_run_of_a_failure_names_the_line_it_came_from(suite):
     ("words", "sentence"),
     [
         (["run", "test_toy.py::test_missing"], "no scenario 'test_toy.py::test_missing'"),
+        (["run", "test_toy.py"], "'test_toy.py' names no scenario; write one as"),
+        (["run", "test_toy.py::test_passes", "--seed", "-1"], "a whole number from 0 on"),
         (["run", "missing.py::test_x"], "no scenario 'missing.py::test_x'"),
         (["run", "test_toy.py::test_passes", "--compute", "postgres"], "runs real processes"),
         (["run", "test_toy.py::test_only_in_sim", "--world", "real"], "does not run in world"),
@@ -247,6 +250,16 @@ def test_a_world_that_cannot_be_made_is_an_error_with_one_sentence(suite):
     assert found.stdout.splitlines()[1].startswith("verdict=error digest=- events=0")
     assert found.returncode == 2
     assert "Traceback" not in found.stdout + found.stderr
+
+
+def test_what_is_missing_is_told_without_a_traceback(suite):
+    scenario = run(suite, "-k", "passes", "--world", "real", WITHOUT_REAL="yes")
+    comparison = run(suite, "-k", "compares", WITHOUT_REAL="yes")
+
+    for found in (scenario, comparison):
+        assert "HarnessError: no PostgreSQL here; install one\n" in found.stdout
+        assert "Error)" not in found.stdout and "raise " not in found.stdout
+        assert found.returncode == 1
 
 
 def test_a_comparison_of_worlds_shows_its_replay_line_first(suite):

@@ -28,10 +28,13 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @pytest.fixture(scope="session")
 def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Servers]:
-    """S3 and etcd, for this session's real labs."""
+    """S3 and etcd, for this session's real labs; started when the first one needs them."""
     both = Servers(tmp_path_factory.mktemp("servers"))
-    yield both
-    both.stop()
+    try:
+        both.start()
+        yield both
+    finally:
+        both.stop()
 
 
 @pytest.fixture

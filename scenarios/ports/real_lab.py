@@ -30,21 +30,18 @@ _runs = itertools.count()
 
 
 class Servers:
-    """S3 and etcd for a whole session, started when the first test needs them."""
+    """S3 and etcd for a whole session."""
 
     def __init__(self, directory: Path) -> None:
         self.s3 = S3Server(directory / "s3")
         self.etcd = EtcdServer(directory / "etcd")
-        self._started = False
 
     def start(self) -> None:
-        """Start both, side by side; nothing if they run."""
-        if not self._started:
-            self._started = True
-            self.s3.start()
-            self.etcd.start()
-            self.s3.wait_ready()
-            self.etcd.wait_ready()
+        """Start both, side by side."""
+        self.etcd.start()
+        self.s3.start()
+        self.etcd.wait_ready()
+        self.s3.wait_ready()
 
     def stop(self) -> None:
         """End both."""
@@ -72,7 +69,6 @@ class RealLab:
             runner.run(self._run(test))
 
     async def _run(self, test: PortTest) -> None:
-        self._servers.start()
         etcd_host, etcd_port = self._servers.etcd.endpoint.split(":")
         for node in ("a", "b", "c"):
             s3, etcd = ("127.0.0.1", self._servers.s3.port), (etcd_host, int(etcd_port))
