@@ -83,7 +83,6 @@ def main() -> int:
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         with _alone(place.output):
-            _clear(place)
             return _demo(place, arguments)
     except CannotRun as reason:
         print(f"seawall: {reason}", file=sys.stderr)
@@ -134,6 +133,7 @@ def _demo(place: Place, arguments: argparse.Namespace) -> int:
     for plugin in PLUGINS:
         command += ["-p", plugin]
     total = _count(command)
+    _clear(place)
     command += ["-n", str(arguments.jobs), "--records", str(place.runs / "records.jsonl")]
     command += ["--artifacts", str(place.runs), "--alluredir", str(place.allure)]
     command += ["--session-file", str(place.runs / "session.jsonl")]

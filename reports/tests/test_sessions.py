@@ -237,9 +237,9 @@ def test_demo_all_green_succeeds_and_replaces_everything_old(suite):
     assert out.splitlines()[-1].endswith("index.html")
 
 
-def test_demo_of_what_cannot_be_collected_says_why_and_leaves_no_old_page(suite):
+def test_demo_of_what_cannot_be_collected_says_why_and_takes_nothing_away(suite):
     (suite / "out").mkdir()
-    (suite / "out" / "index.html").write_text("stale")
+    (suite / "out" / "index.html").write_text("of the last demo")
     (suite / "scenarios" / "test_toy.py").write_text("import no_such_module")
     code, out, err = demo(suite)
 
@@ -247,7 +247,7 @@ def test_demo_of_what_cannot_be_collected_says_why_and_leaves_no_old_page(suite)
     assert err.startswith("seawall: the scenarios cannot be collected; pytest says:")
     assert "no_such_module" in err
     assert out == ""
-    assert not (suite / "out" / "index.html").exists()
+    assert (suite / "out" / "index.html").read_text() == "of the last demo"
 
 
 def test_demo_without_a_scenario_has_no_page(suite):
