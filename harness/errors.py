@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from typing import Any, Self
+
 from storage.errors import SeawallError
 
 
@@ -26,6 +29,21 @@ class NodeDied(CheckFailed):
 
 class HarnessError(SeawallError):
     """Our own tool, or the way it was called, is wrong; the message says what to change."""
+
+
+class ScenarioFailed(HarnessError):
+    """Something of the scenario failed in the background, or any code spoilt the run; the cause,
+    if there is one, says whose fault that was."""
+
+    @classmethod
+    def of(cls, failures: Sequence[Mapping[str, Any]]) -> Self:
+        """From what the loop's exception handler was told; the first one is the cause."""
+        assert failures, "nothing failed"
+        lines = [f"{each.get('message')}: {each.get('exception')!r}" for each in failures]
+        what = "a background task or callback of the program failed:"
+        error = cls("\n  ".join([what, *lines]))
+        error.__cause__ = failures[0].get("exception")
+        return error
 
 
 class Inconclusive(HarnessError):

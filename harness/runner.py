@@ -12,7 +12,13 @@ from typing import Protocol, Self
 
 from harness.backend import Event, LogLine
 from harness.checkers.suite import check_after_stop, check_world
-from harness.errors import CheckFailed, HarnessError, Inconclusive, UnsupportedFault
+from harness.errors import (
+    CheckFailed,
+    HarnessError,
+    Inconclusive,
+    ScenarioFailed,
+    UnsupportedFault,
+)
 from harness.orderly_stop import stop_everything
 from harness.verdict import RunSettings, Verdict
 from harness.world import World
@@ -91,6 +97,8 @@ def verdict_of(error: BaseException | None) -> Verdict:
         return Verdict.INCONCLUSIVE
     if isinstance(error, (CheckFailed, AssertionError)):
         return Verdict.FAILED
+    if isinstance(error, ScenarioFailed) and error.__cause__ is not None:
+        return verdict_of(error.__cause__)
     if isinstance(error, HarnessError):
         return Verdict.ERROR
     return Verdict.FAILED

@@ -292,8 +292,12 @@ class RealBackend:
         return stop
 
     def logs(self) -> Sequence[LogLine]:
-        """Every log record of every node, in order of time."""
+        """Every log record of every node, and warnings of the harness, in order of time."""
         return self._evidence.logs()
+
+    def complain(self, level: str, text: str) -> None:
+        """Note a log line of the harness's own process; ``level`` is ``logging``'s name."""
+        self._evidence.complain(HARNESS, text, level)
 
     def events(self) -> Sequence[Event]:
         """Events of the nodes (up to 0.2 s late), of the network and of this backend."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 
@@ -27,7 +28,7 @@ class Evidence:
         self._nodes: list[str] = []
         self._noted_events: list[Event] = []
         self._noted_lines: list[LogLine] = []
-        self._sealed: tuple[Sequence[LogLine], Sequence[Event]] | None = None
+        self._sealed: tuple[list[LogLine], Sequence[Event]] | None = None
 
     def now_s(self) -> float:
         """Seconds since the run began."""
@@ -46,9 +47,9 @@ class Evidence:
         """A fault that the harness made."""
         self.note(HARNESS, "fault", **fields)
 
-    def complain(self, node: str, text: str) -> None:
-        """A log line about a node that cannot say it itself any more."""
-        self._noted_lines.append(LogLine(self.now_s(), node, "ERROR", text))
+    def complain(self, node: str, text: str, level: str = "ERROR") -> None:
+        """A log line of the harness, about a node that cannot say it itself or about itself."""
+        self._noted_lines.append(LogLine(self.now_s(), node, level, text))
 
     def logs_of(self, name: str) -> Iterator[LogLine]:
         """One node's log records so far."""
@@ -56,10 +57,12 @@ class Evidence:
 
     def logs(self) -> Sequence[LogLine]:
         """Every log record so far, in order of time."""
-        if self._sealed is not None:
-            return self._sealed[0]
-        lines = [line for name in self._nodes for line in self.logs_of(name)]
+        # What goes wrong while the run is closed is noted after the files are sealed.
+        lines = self._lines_of_nodes() if self._sealed is None else self._sealed[0]
         return sorted(lines + self._noted_lines, key=lambda line: line.at_s)
+
+    def _lines_of_nodes(self) -> list[LogLine]:
+        return [line for name in self._nodes for line in self.logs_of(name)]
 
     def events(self, hub: HubClient) -> Sequence[Event]:
         """Every event so far, in order of time; those of nodes up to 0.2 s late."""
@@ -91,4 +94,30 @@ class Evidence:
 
     def seal(self, hub: HubClient) -> None:
         """Read everything for the last time; the files may go."""
-        self._sealed = (self.logs(), self.events(hub))
+        self._sealed = (self._lines_of_nodes(), self.events(hub))
+
+
+class HarnessLog(logging.Handler):
+    """Notes what the harness's own process logs at WARNING or above, while :meth:`listening`.
+
+    ``note`` gets level and text. The simulation judges these lines too.
+    """
+
+    def __init__(self, note: Callable[[str, str], None]) -> None:
+        super().__init__(logging.WARNING)
+        self.setFormatter(logging.Formatter("%(name)s: %(message)s"))
+        self._note = note
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Note one record, with its backtraces."""
+        self._note(record.levelname, self.format(record))
+
+    @contextlib.contextmanager
+    def listening(self) -> Iterator[None]:
+        """Hear every logger while the block runs."""
+        root = logging.getLogger()
+        root.addHandler(self)
+        try:
+            yield
+        finally:
+            root.removeHandler(self)

@@ -64,16 +64,21 @@ class PortsFactory(Protocol):
 
 
 def handle_loop_error(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-    """As the loop's own handler, but a lost connection is life in aiohttp's request writer too.
+    """As the loop's own handler, but a lost connection is life in aiohttp's request writer too."""
+    if is_lost_request(context):
+        logger.info("a request was cut off while it was written: %s", context["exception"])
+    else:
+        loop.default_exception_handler(context)
+
+
+def is_lost_request(context: Mapping[str, Any]) -> bool:
+    """Whether an unhandled error is a connection that aiohttp's request writer lost.
 
     aiohttp 3.14 drops that task when the request fails before it; nobody can await it then.
     """
     task, error = context.get("future"), context.get("exception")
     name = getattr(task.get_coro(), "__qualname__", "") if isinstance(task, asyncio.Task) else ""
-    if name == "ClientRequest.write_bytes" and isinstance(error, ConnectionError):
-        logger.info("a request was cut off while it was written: %s", error)
-    else:
-        loop.default_exception_handler(context)
+    return name == "ClientRequest.write_bytes" and isinstance(error, ConnectionError)
 
 
 def load(path: str) -> Any:

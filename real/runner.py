@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import time
 from collections.abc import Mapping
+from functools import partial
+from typing import Any
 
 from harness.compute import Compute
+from harness.errors import ScenarioFailed
 from harness.runner import Evidence, RunResult, Scenario, play, verdict_of
 from harness.verdict import RunSettings
 from harness.walgen import WalgenCompute
 from harness.world import World
 from real.backend import RealBackend, RealOptions
+from real.evidence import HarnessLog
 from real.loop import NamedHostLoop
+from real.node_main import is_lost_request
 from real.postgres.compute import PostgresCompute, template_cache
 from real.session import RealSession
 
@@ -44,9 +50,14 @@ class RealRunner:
             wall_s=0.0,
             evidence=Evidence(),
         )
+        failures: list[dict[str, Any]] = []
         try:
             with asyncio.Runner(loop_factory=NamedHostLoop) as runner:
+                runner.get_loop().set_exception_handler(partial(_note_failure, failures))
                 runner.run(self._play(scenario, result))
+                gc.collect()  # asyncio reports a failed task when its last reference is gone.
+            if failures:
+                raise ScenarioFailed.of(failures)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as raised:
@@ -60,7 +71,8 @@ class RealRunner:
         backend = RealBackend(self._session, RealOptions(seed=settings.seed))
         world = World(backend, settings, self._computes)
         try:
-            await play(world, scenario)
+            with HarnessLog(backend.complain).listening():
+                await play(world, scenario)
         finally:
             events = backend.events()
             result.virtual_s = backend.now_s()
@@ -73,3 +85,11 @@ class RealRunner:
     def close(self) -> None:
         """End the fork server, S3 and etcd."""
         self._session.close()
+
+
+def _note_failure(
+    failures: list[dict[str, Any]], loop: asyncio.AbstractEventLoop, context: dict[str, Any]
+) -> None:
+    if not is_lost_request(context):
+        failures.append(context)
+        loop.default_exception_handler(context)

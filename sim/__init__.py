@@ -6,7 +6,8 @@ contexts (``with loop.nodes.acting_as("a"): …``), links break with ``loop.netw
 
 from __future__ import annotations
 
-from sim.errors import Deadlock, Livelock, Nondeterminism, ScenarioFailed, UnsupportedApi
+from harness.errors import ScenarioFailed
+from sim.errors import Deadlock, Livelock, Nondeterminism, UnsupportedApi
 from sim.latency import Constant, LogNormal, Skewed, Uniform
 from sim.link import LinkOptions
 from sim.loop import LoopOptions, SimLoop

@@ -27,7 +27,3 @@ class UnsupportedApi(SimulationError, NotImplementedError):
 
 class WorldOver(SimulationError):
     """The loop is closed: nothing can be scheduled any more."""
-
-
-class ScenarioFailed(SimulationError):
-    """A background task or callback of the scenario failed, or any code spoilt the run."""

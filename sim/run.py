@@ -7,7 +7,7 @@ import gc
 from collections.abc import Callable, Coroutine
 from typing import Any, TypeVar
 
-from sim.errors import ScenarioFailed
+from harness.errors import ScenarioFailed
 from sim.loop import LoopOptions, SimLoop
 from sim.policy import Fifo, Policy
 
@@ -35,8 +35,7 @@ def run_on(loop: SimLoop, main: Callable[[], Coroutine[Any, Any, Result]]) -> Re
             result: Result = loop.run_until_complete(main())
             loop.report_failures()
             if loop.failures:
-                cause = loop.failures[0].get("exception")
-                raise ScenarioFailed(_describe(loop.failures)) from cause
+                raise ScenarioFailed.of(loop.failures)
         except BaseException as error:
             _end_tasks_after(loop, error)
             raise
@@ -54,11 +53,6 @@ def _end_tasks_after(loop: SimLoop, error: BaseException) -> None:
         _end_tasks(loop)
     except Exception as second:
         error.add_note(f"while ending what the program left running: {second!r}")
-
-
-def _describe(failures: list[dict[str, Any]]) -> str:
-    lines = [f"{each.get('message')}: {each.get('exception')!r}" for each in failures]
-    return "a background task or callback of the program failed:\n  " + "\n  ".join(lines)
 
 
 def _end_tasks(loop: SimLoop) -> None:
