@@ -147,7 +147,7 @@ def test_allure_results_are_readable(results, allure):
     assert {("subSuite", "sim · walgen"), ("tag", "sim"), ("tag", "walgen")} <= labels
     assert red["description"].split("\n\n") == [
         "Nothing may be lost.",
-        "Verdict: **failed** CheckFailed: key <1> is gone",
+        "Verdict: **failed** scenarios/test_toy.py:11: CheckFailed: key <1> is gone",
         "Replay: `python -m harness run 'scenarios/test_toy.py::test_loses_a_key[long]' "
         "--world sim --compute walgen --seed 1`",
         "Digest: `d1` over 5 events",
