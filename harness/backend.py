@@ -12,6 +12,14 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from harness.fault_ports import (
+    BrokerSwitch,
+    LinkFaults,
+    Loss,
+    NodeClock,
+    NodeDisk,
+    ObjectStoreSwitch,
+)
 from storage.events import Field
 from storage.ports import Broker, ObjectStore
 
@@ -29,6 +37,16 @@ class Ability(enum.Enum):
     POSTGRES = "run stock PostgreSQL"
     LOSE_UNSYNCED_DATA = "lose data that was not synced when a host dies"
     DATAGRAM_LOSS = "lose, duplicate and reorder datagrams"
+    FRAGMENTATION = "break writes to a connection in two"
+    DISK_FAULTS = "make calls of a disk fail, lie or hang"
+    DISK_COPIES = "alter what is on a disk, or swap it with an older copy"
+    CLOCK_FAULTS = "set the wall clock of a node wrong"
+    OBJECT_STORE_FAULTS = "make single requests to S3 fail, get lost or take long"
+    CREDENTIALS = "take a node's credentials for S3 away"
+    SERVICE_LINKS = "cut one node off from S3 or the broker"
+    BROKER_REQUESTS = "make single requests to the broker fail or get lost"
+    BROKER_STREAMS = "let watches lag or fall silent"
+    BROKER_LEASES = "let leases run out"
     VIRTUAL_TIME = "run faster than the wall clock"
 
 
@@ -87,24 +105,12 @@ class Network(Protocol):
         """Remove the faults of a link; held bytes are delivered, cut connections stay silent."""
         ...
 
+    def disturb(self, source: str, target: str, chances: LinkFaults, *, both: bool = True) -> None:
+        """Break writes, or lose, double and reorder datagrams, by chance; ``CALM`` ends it."""
+        ...
+
     def effects(self) -> Mapping[str, int]:
         """Counters of what faults did: ``bytes_cut``, ``bytes_held``, ``connections_reset``…"""
-        ...
-
-
-class Switch(Protocol):
-    """A shared service (S3, broker) that can be taken away and given back."""
-
-    def outage(self) -> None:
-        """Every operation fails or hangs until :meth:`restore`."""
-        ...
-
-    def restore(self) -> None:
-        """End an outage."""
-        ...
-
-    def effects(self) -> Mapping[str, int]:
-        """Counters of what the switch did: ``calls_failed``…"""
         ...
 
 
@@ -127,13 +133,13 @@ class Backend(Protocol):
         ...
 
     @property
-    def object_store(self) -> Switch:
-        """Takes S3 away."""
+    def object_store(self) -> ObjectStoreSwitch:
+        """Faults of S3."""
         ...
 
     @property
-    def broker(self) -> Switch:
-        """Takes the broker away."""
+    def broker(self) -> BrokerSwitch:
+        """Faults of the broker."""
         ...
 
     @property
@@ -157,9 +163,9 @@ class Backend(Protocol):
         """Ask the node to end (SIGTERM); ``NotLive`` if it still runs after ``within_s``."""
         ...
 
-    async def kill(self, name: str, *, host: bool = False) -> None:
-        """Crash the process now. With ``host`` the machine dies: unsynced data may go too
-        (where the world can), and peers see silence instead of a reset."""
+    async def kill(self, name: str, *, host: bool = False, loss: Loss = Loss.RANDOM) -> None:
+        """Crash the process now. With ``host`` the machine dies: unsynced data goes as ``loss``
+        says (where the world can), and peers see silence instead of a reset."""
         ...
 
     async def pause(self, name: str) -> None:
@@ -180,6 +186,14 @@ class Backend(Protocol):
 
     def died(self, name: str) -> str | None:
         """Why the node's last incarnation ended by itself, or ``None`` if it did not."""
+        ...
+
+    def disk(self, name: str) -> NodeDisk:
+        """Faults of a node's disk."""
+        ...
+
+    def clock(self, name: str) -> NodeClock:
+        """Faults of a node's wall clock."""
         ...
 
     def host_port(self, name: str, port: int) -> tuple[str, int]:

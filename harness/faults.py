@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from harness.backend import Backend, Switch
+from harness.backend import Backend
+from harness.fault_ports import Switch
 from harness.nodes import NodeHandle
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from harness.backend import Backend, NodeSpec
+from harness.fault_ports import Loss
 from storage.http.client import call
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.lsn import Lsn
@@ -48,9 +49,9 @@ class NodeHandle:
         """Ask the node to end and wait for it; ``NotLive`` if it does not."""
         await self._backend.stop(self.name, within_s=within_s)
 
-    async def kill(self, *, host: bool = False) -> None:
-        """Crash the process, or with ``host`` the machine below it."""
-        await self._backend.kill(self.name, host=host)
+    async def kill(self, *, host: bool = False, loss: Loss = Loss.RANDOM) -> None:
+        """Crash the process, or with ``host`` the machine below it, which loses unsynced data."""
+        await self._backend.kill(self.name, host=host, loss=loss)
         self.machine_died |= host
 
     async def pause(self) -> None:

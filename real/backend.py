@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import random
 import shutil
 import signal
 import socket
@@ -17,9 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.backend import HARNESS, Ability, Event, LogLine, Network, NodeSpec, Switch
+from harness.backend import HARNESS, Ability, Event, LogLine, Network, NodeSpec
 from harness.errors import HarnessError, NodeDied, NotLive
+from harness.fault_ports import BrokerSwitch, Loss, ObjectStoreSwitch
 from real.evidence import Evidence
+from real.fault_page import NodeFaults
 from real.loop import NamedHostLoop
 from real.network import HubClient, HubNetwork, ServiceSwitch
 from real.node_main import NodePlan
@@ -32,6 +35,10 @@ from storage.ports import Broker, ObjectStore
 
 logger = logging.getLogger(__name__)
 STOP_AT_CLOSE_S = 5.0
+ABILITIES = frozenset(
+    {Ability.DISK_FAULTS, Ability.DISK_COPIES, Ability.CLOCK_FAULTS, Ability.SERVICE_LINKS}
+)
+"""Beyond the least; PostgreSQL comes on top where there is one."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,7 @@ class RealBackend:
         self._loop = loop
         self._session = session
         self._nodes: dict[str, _Node] = {}
+        self._faults: dict[str, NodeFaults] = {}
         self._closed = False
         self._directory = RunDirectory(self._options.directory, session.forks)
         self._evidence = Evidence(self._directory)
@@ -85,10 +93,10 @@ class RealBackend:
             name: ServiceSwitch(self._hub, name, self._evidence.note_fault) for name in (S3, BROKER)
         }
         self.network: Network = self._network
-        self.object_store: Switch = self._switches[S3]
-        self.broker: Switch = self._switches[BROKER]
+        self.object_store: ObjectStoreSwitch = self._switches[S3]
+        self.broker: BrokerSwitch = self._switches[BROKER]
         postgres = {Ability.POSTGRES} if session.has_postgres else set()
-        self.abilities: frozenset[Ability] = frozenset(postgres)
+        self.abilities: frozenset[Ability] = frozenset(ABILITIES | postgres)
 
     def _start_hub(self) -> tuple[int, HubClient]:
         control, remote = socket.socketpair()
@@ -214,8 +222,11 @@ class RealBackend:
                 checker="stop",
             ) from None
 
-    async def kill(self, name: str, *, host: bool = False) -> None:
-        """SIGKILL; with ``host`` its connections fall silent first, so that no peer is told."""
+    async def kill(self, name: str, *, host: bool = False, loss: Loss = Loss.RANDOM) -> None:
+        """SIGKILL; with ``host`` its connections fall silent first, so that no peer is told.
+
+        The operating system goes on, so nothing that was written is lost, whatever ``loss`` says.
+        """
         process = self._live(name)
         if host:
             self._hub.ask("darken", host=name)
@@ -249,6 +260,18 @@ class RealBackend:
         process = self._node(name).process
         return None if process is None else process.died()
 
+    def disk(self, name: str) -> NodeFaults:
+        """Faults of a node's disk."""
+        self._node(name)
+        if name not in self._faults:
+            generator = random.Random(f"{self._options.seed}/faults/{name}")
+            self._faults[name] = NodeFaults(self._directory.of_node(name), generator)
+        return self._faults[name]
+
+    def clock(self, name: str) -> NodeFaults:
+        """Faults of a node's wall clock."""
+        return self.disk(name)
+
     def host_port(self, name: str, port: int) -> tuple[str, int]:
         """A loopback address a stock client can dial, as host ``harness``."""
         forwards = self._node(name).forwards
@@ -267,11 +290,14 @@ class RealBackend:
 
     def effects(self) -> Mapping[str, int]:
         """Counters of what every fault did so far, as ``"network.bytes_cut"``."""
-        counters = {
+        counters: dict[str, Mapping[str, int]] = {
             "network": self._network.effects(),
             "object_store": self._switches[S3].effects(),
             "broker": self._switches[BROKER].effects(),
         }
+        for node, faults in self._faults.items():
+            counters[f"disk/{node}"] = faults.effects
+            counters[f"clock/{node}"] = faults.effects
         return {
             f"{place}.{name}": count
             for place, effects in counters.items()

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from harness.errors import HarnessError, UnsupportedFault
+from harness.fault_ports import LinkFaults, ServiceFaults
 
 ANSWER_S_MAX = 10.0
 
@@ -82,6 +83,10 @@ class HubNetwork:
             raise HarnessError(f"a delay of {seconds} s; give 0 or more")
         self._fault("delay", source, target, both, delay_s=seconds)
 
+    def disturb(self, source: str, target: str, chances: LinkFaults, *, both: bool = True) -> None:
+        """Not here: the hub forwards streams, and the kernel cuts them as it likes."""
+        raise UnsupportedFault(f"the real world cannot break writes on {source} → {target}")
+
     def heal(self, source: str, target: str, *, both: bool = True) -> None:
         """Undo every fault of the link."""
         self._fault("heal", source, target, both, cut=False, held=False, delay_s=0.0)
@@ -129,6 +134,47 @@ class ServiceSwitch:
         """End the outage."""
         self._hub.ask("restore", target=self._target)
         self._note(verb="restore", target=self._target)
+
+    def cut(self, node: str) -> None:
+        """A black hole between a node and the service, until :meth:`heal`."""
+        self._hub.ask("fault", links=[[node, self._target], [self._target, node]], cut=True)
+        self._note(verb="cut", source=node, target=self._target, both=True)
+
+    def heal(self, node: str) -> None:
+        """Undo :meth:`cut`."""
+        self._hub.ask("fault", links=[[node, self._target], [self._target, node]], cut=False)
+        self._note(verb="heal", source=node, target=self._target, both=True)
+
+    def inject(self, faults: ServiceFaults) -> None:
+        """Not here: the hub does not know one request from another."""
+        raise self._unsupported("fail single requests")
+
+    def slow_deletes(self, by_s: float) -> None:
+        """Not here."""
+        raise self._unsupported("slow down deletes")
+
+    def deny(self, node: str) -> None:
+        """Not here: every node of a run has the same credentials."""
+        raise self._unsupported("take one node's credentials away")
+
+    def allow(self, node: str) -> None:
+        """Not here."""
+        raise self._unsupported("give credentials back")
+
+    def half_open(self, node: str) -> None:
+        """Not here: streams and requests share a connection."""
+        raise self._unsupported("silence streams alone")
+
+    def lag_watches(self, by_s: float) -> None:
+        """Not here."""
+        raise self._unsupported("let watches lag")
+
+    def expire_leases(self, prefix: str) -> None:
+        """Not here: etcd's own leases belong to their owners."""
+        raise self._unsupported("let leases run out")
+
+    def _unsupported(self, what: str) -> UnsupportedFault:
+        return UnsupportedFault(f"the real world cannot {what} at {self._target}")
 
     def effects(self) -> Mapping[str, int]:
         """What the outages did so far."""

@@ -15,6 +15,8 @@ from real.broker import EtcdBroker
 from real.clock import SystemClock
 from real.disk import ThreadPoolDisk
 from real.etcd import EtcdOptions
+from real.fault_page import FaultPage
+from real.faulty_disk import FaultyClock, FaultyDisk
 from real.node_main import NodePlan
 from real.object_store import S3ObjectStore, S3Options
 from storage.ports import Ports
@@ -29,10 +31,13 @@ def preload() -> None:
 async def node_ports(plan: NodePlan, entropy: random.Random) -> AsyncIterator[Ports]:
     """Open the ports of one incarnation, and close them when its main has ended."""
     disk = ThreadPoolDisk(Path(plan.directory) / "disk", f"{plan.name}-disk")
+    page = FaultPage(Path(plan.directory) / "faults")
     objects = S3ObjectStore(S3Options(**plan.settings["s3"]))
     broker = EtcdBroker(EtcdOptions(**plan.settings["etcd"]))
     try:
-        yield Ports(disk, objects, broker, SystemClock(), entropy)
+        yield Ports(
+            FaultyDisk(disk, page), objects, broker, FaultyClock(SystemClock(), page), entropy
+        )
     finally:
         await broker.close()
         await objects.close()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 
 from harness.backend import HARNESS, RETURNED_UNASKED, Ability, Event, LogLine, NodeSpec
 from harness.errors import HarnessError, NodeDied, NotLive
+from harness.fault_ports import Loss
 from harness.leftovers import report_leftovers
 from sim.broker import BrokerOptions, SimBroker
 from sim.capture import LogCapture
@@ -97,9 +98,7 @@ class SimBackend:
         self.loop = loop
         self.world = "sim"
         self.clock_error_s = 0.0
-        self.abilities = frozenset(
-            {Ability.LOSE_UNSYNCED_DATA, Ability.DATAGRAM_LOSS, Ability.VIRTUAL_TIME}
-        )
+        self.abilities = frozenset(set(Ability) - {Ability.POSTGRES})
         self.network: SimNetwork = loop.network
         self.network.options = self.options.link
         self.object_store = SimObjectStore(
@@ -226,12 +225,12 @@ class SimBackend:
                 checker="stop",
             ) from None
 
-    async def kill(self, name: str, *, host: bool = False) -> None:
+    async def kill(self, name: str, *, host: bool = False, loss: Loss = Loss.RANDOM) -> None:
         """Crash the process now, or with ``host`` the machine, which loses unsynced data."""
         node = self._running_node(name)
         self.loop.nodes.crash(name, host=host)
         if host:
-            node.disk.crash_host()
+            node.disk.crash_host(loss)
         node.answered.set()
         node.ended.set()
         if not self.loop.nodes.owner().alive:

@@ -17,7 +17,7 @@ from sim.broker_view import BrokerView
 from sim.broker_watch import Watch
 from sim.latency import Constant, Latency, LogNormal
 from sim.loop import SimLoop
-from sim.service import Caller, Service, ServiceOptions
+from sim.service import Caller, Service, ServiceFaults, ServiceOptions
 from sim.station import IMMORTAL, Holder, after, at
 from storage.errors import BrokerError
 from storage.ports import BrokerUpdate
@@ -52,7 +52,8 @@ class SimBroker:
         self._generator = generator
         self._lag_s = self.options.watch_lag.sampler(generator)
         self._watches: list[Watch] = []
-        self._counts = {"streams_broken": 0, "streams_muted": 0}
+        self._lagged_by_s = 0.0
+        self._counts = {"changes_lagged": 0, "streams_broken": 0, "streams_muted": 0}
 
     def view(self, node: str, holder: Holder = IMMORTAL) -> BrokerView:
         """The broker as one incarnation of a node sees it."""
@@ -107,6 +108,21 @@ class SimBroker:
         self.store.leases_expired += 1
         self.store.revoke(lease)
 
+    def inject(self, faults: ServiceFaults) -> None:
+        """Let requests of every node fail by chance; ``NO_FAULTS`` ends it."""
+        self.service.inject(faults)
+
+    def lag_watches(self, by_s: float) -> None:
+        """Let every change reach watchers so much later; 0 ends it."""
+        assert by_s >= 0, f"changes cannot arrive {by_s} s later"
+        self._lagged_by_s = by_s
+
+    def expire_leases(self, prefix: str) -> None:
+        """Let the lease of every key with this prefix run out now."""
+        for key in self.store.range(prefix):
+            if self.store.range(key):  # Several keys may be on one lease.
+                self.expire(key)
+
     def effects(self) -> dict[str, int]:
         """Counters of what the faults did, and how many leases ran out."""
         leases = {"leases_expired": self.store.leases_expired}
@@ -129,7 +145,8 @@ class SimBroker:
     def _changed(self, key: str, value: bytes | None) -> None:
         for watch in self._alive():
             if key.startswith(watch.prefix):
-                self._send(watch, BrokerUpdate(key, value), self._lag_s())
+                self._counts["changes_lagged"] += self._lagged_by_s > 0
+                self._send(watch, BrokerUpdate(key, value), self._lag_s() + self._lagged_by_s)
 
     def _send(self, watch: Watch, update: BrokerUpdate, lag_s: float) -> None:
         watch.arrives_s = max(watch.arrives_s, self.loop.time() + lag_s)

@@ -81,7 +81,10 @@ class SimDisk:
         self.effects["host_crashes"] += 1
         self.effects["names_lost"] += self.names.crash(loss, self.generator)
         for _, inode in self.names.files():
-            self.effects["bytes_lost"] += inode.crash(loss, self.generator)
+            lost = inode.crash(loss, self.generator)
+            self.effects["bytes_lost"] += lost
+            if lost and loss in _LOSS_COUNTERS:
+                self.effects[_LOSS_COUNTERS[loss]] += 1
             inode.handles = 0
         self._recount()
 
@@ -133,6 +136,20 @@ class SimDisk:
         inode.rot(offset, self.generator.randrange(8))
         self.effects["bits_flipped"] += 1
         return offset
+
+    def fill(self, free_bytes: int | None) -> None:
+        """Leave so many bytes free, whatever the capacity was; ``None`` gives that back."""
+        filled = None if free_bytes is None else self._used_bytes + free_bytes
+        self.limit(self.options.capacity_bytes if filled is None else filled)
+
+    def rot_some(self, part: str) -> str | None:
+        """Flip one bit of some file whose path contains ``part``; its path, ``None`` if none."""
+        found = [path for path, inode in self.names.files() if part in path and inode.cache]
+        if not found:
+            return None
+        path = self.generator.choice(found)
+        self.rot(path)
+        return path
 
     # Replacing the content
 
@@ -193,7 +210,9 @@ class SimDisk:
         """Reserve space for a growing file; returns how much of it the disk can give."""
         if self._capacity_bytes is not None:
             free = max(0, self._capacity_bytes - self._used_bytes)
-            wanted_bytes = min(wanted_bytes, free)
+            if wanted_bytes > free:
+                self.effects["writes_refused"] += 1
+                wanted_bytes = free
         self._used_bytes += wanted_bytes
         return wanted_bytes
 
@@ -233,6 +252,8 @@ class SimDisk:
         self._orphans.clear()
         self._used_bytes = sum(len(inode.cache) for _, inode in self.names.files())
 
+
+_LOSS_COUNTERS = {Loss.SIZES: "sizes_lost", Loss.TORN: "writes_torn"}
 
 _FAIL_LATE = SYNCS | WRITES
 """Operations whose view decides what an error leaves behind."""

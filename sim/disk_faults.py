@@ -5,6 +5,7 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 
+from harness.fault_ports import DiskFault as DiskFault
 from sim.latency import Latency, LogNormal
 from storage.errors import DiskError, DiskFull
 
@@ -26,16 +27,6 @@ class DiskOperation(enum.Enum):
     LISTDIR = "listdir"
     EXISTS = "exists"
     SYNC_DIR = "sync_dir"
-
-
-class DiskFault(enum.Enum):
-    """Faults that are armed and strike the next call they match."""
-
-    EIO = "the call fails; a failed sync persists some of it and will never persist the rest"
-    ENOSPC = "the call finds no space; a write may leave a prefix"
-    DROPPED_SYNC = "a sync reports success and does nothing"
-    MISDIRECTED_WRITE = "a write reports success and lands elsewhere in the file"
-    SHORT_READ = "a read returns fewer bytes than the file holds"
 
 
 @dataclass(slots=True)
@@ -106,6 +97,9 @@ def no_effects() -> dict[str, int]:
         "host_crashes": 0,
         "names_lost": 0,
         "reads_shortened": 0,
+        "sizes_lost": 0,
         "syncs_dropped": 0,
         "writes_misdirected": 0,
+        "writes_refused": 0,
+        "writes_torn": 0,
     }

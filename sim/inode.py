@@ -11,9 +11,10 @@ drops the journal, and only a crash pays for telling the two apart. The rules of
 
 from __future__ import annotations
 
-import enum
 import random
 from typing import NamedTuple
+
+from harness.fault_ports import Loss as Loss
 
 SECTOR_SIZE = 512
 """Bytes that a disk writes whole or not at all."""
@@ -21,21 +22,15 @@ SECTOR_SIZE = 512
 _JOURNAL_LENGTH_MAX = 2048
 
 
-class Loss(enum.Enum):
-    """What a host crash does to everything that was not synced."""
-
-    RANDOM = "each file and directory draws one of the others"
-    NOTHING = "all of it reached the platter in time"
-    EVERYTHING = "none of it did"
-    PREFIX = "what happened first survives, the last of it torn"
-    SUBSET = "each change survives or not by itself"
-
-    def drawn(self, generator: random.Random) -> Loss:
-        """This loss, or one of the definite ones if it is ``RANDOM``."""
-        return generator.choice(_DEFINITE) if self is Loss.RANDOM else self
-
-
 _DEFINITE = (Loss.NOTHING, Loss.EVERYTHING, Loss.PREFIX, Loss.SUBSET)
+_CONTENT_SURVIVES = frozenset({Loss.NOTHING, Loss.SIZES, Loss.NAMES})
+_SIZES_SURVIVE = frozenset({Loss.NOTHING, Loss.TORN, Loss.NAMES})
+_NO_SIZE_SURVIVES = frozenset({Loss.EVERYTHING, Loss.SIZES})
+
+
+def drawn(loss: Loss, generator: random.Random) -> Loss:
+    """This loss, or one of the definite ones if it is ``RANDOM``."""
+    return generator.choice(_DEFINITE) if loss is Loss.RANDOM else loss
 
 
 class _Change(NamedTuple):
@@ -148,7 +143,7 @@ class Inode:
         """The host died: forget the cache, keep what ``loss`` leaves. Returns bytes lost."""
         if not self._journal and self._durable_size == len(self.cache) and self._platter is None:
             return 0
-        loss = loss.drawn(generator)
+        loss = drawn(loss, generator)
         lost = 0
         survivors = self._surviving_sizes(loss, generator)
         size_at, size = survivors
@@ -227,9 +222,9 @@ class Inode:
         """How many changes survive with their sizes, and the size that leaves."""
         journal = self._journal
         written_size = journal[0].old_size if journal else len(self.cache)
-        if loss is Loss.NOTHING:
+        if loss in _SIZES_SURVIVE:
             return len(journal), len(self.cache)
-        if loss is Loss.EVERYTHING:
+        if loss in _NO_SIZE_SURVIVES:
             return 0, self._durable_size
         low, high = sorted((self._durable_size, written_size))
         # Below zero: sizes that fdatasync left pending, from before the journal begins.
@@ -241,8 +236,10 @@ class Inode:
 
 def _prefix_end(loss: Loss, length: int, generator: random.Random) -> int:
     """Number of the change that is torn; those before it survive, those after do not."""
-    if loss is Loss.NOTHING:
+    if loss in _CONTENT_SURVIVES:
         return length
+    if loss is Loss.TORN:
+        return length - 1
     return generator.randint(0, length) if loss is Loss.PREFIX else -1
 
 

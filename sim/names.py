@@ -9,7 +9,7 @@ from __future__ import annotations
 import random
 from collections.abc import Iterator
 
-from sim.inode import Inode, Loss
+from sim.inode import Inode, Loss, drawn
 from storage.errors import DiskError, FileAlreadyExists, FileMissing
 from storage.ports import path_parts
 
@@ -25,6 +25,7 @@ class Directory:
 
 
 Node = Inode | Directory
+_NAMES_SURVIVE = frozenset({Loss.NOTHING, Loss.TORN, Loss.SIZES})
 _Key = tuple[Directory, str]
 _Change = dict[_Key, Node | None]
 """The names that one operation sets together; ``None`` removes the name."""
@@ -145,14 +146,14 @@ class Names:
 
     def crash(self, loss: Loss, generator: random.Random) -> int:
         """The host died: fall back to the platter's names. Returns how many changes were lost."""
-        loss = loss.drawn(generator)
+        loss = drawn(loss, generator)
         until = generator.randint(0, len(self._pending)) if loss is Loss.PREFIX else 0
         immovable: list[Node] = []
         lost = 0
         for index, (_, change) in enumerate(self._pending):
             moved = next((node for node in change.values() if node is not None), None)
             survives = (
-                loss is Loss.NOTHING
+                loss in _NAMES_SURVIVE
                 or index < until
                 or (loss is Loss.SUBSET and generator.random() < 0.5)
             )

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import errno
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
 from harness.backend import HARNESS
+from harness.fault_ports import CALM, LinkFaults
 from sim.errors import SimulationError
 from sim.host import Host
 from sim.latency import LOOPBACK
@@ -96,6 +97,14 @@ class SimNetwork:
             if {link.source, link.target} == pair:
                 transport.reset()
                 self._effects.connections_reset += link.source == source
+
+    def disturb(self, source: str, target: str, chances: LinkFaults, *, both: bool = True) -> None:
+        """Break writes, or lose, double and reorder datagrams, by chance; ``CALM`` ends it."""
+        self._fault("calm" if chances == CALM else "disturb", source, target, both=both)
+        for link in self._directions(source, target, both):
+            usual = self.options if chances == CALM else chances
+            changes = {each.name: getattr(usual, each.name) for each in fields(LinkFaults)}
+            link.configure(replace(link.options, **changes))
 
     def heal(self, source: str, target: str, *, both: bool = True) -> None:
         """Remove the faults of a link; held bytes are delivered, cut connections stay silent."""

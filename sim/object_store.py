@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 from sim.latency import Latency, LogNormal
 from sim.loop import SimLoop
-from sim.service import Caller, Service, ServiceOptions
+from sim.service import Caller, Service, ServiceFaults, ServiceOptions
 from sim.station import IMMORTAL, Holder
 from storage.errors import ObjectMissing, ObjectStoreError, PreconditionFailed
 from storage.ports import ObjectInfo
@@ -115,6 +115,32 @@ class SimObjectStore:
         assert by_s >= 0, f"deletes cannot be slowed by {by_s} s"
         self.deletes_slowed_by_s = by_s
 
+    def slowed_s(self) -> float:
+        """How much longer this delete takes; counted."""
+        if self.deletes_slowed_by_s:
+            self.service.effects["deletes_slowed"] += 1
+        return self.deletes_slowed_by_s
+
+    def inject(self, faults: ServiceFaults) -> None:
+        """Let requests of every node fail by chance; ``NO_FAULTS`` ends it."""
+        self.service.inject(faults)
+
+    def deny(self, node: str) -> None:
+        """A node has wrong credentials, until :meth:`allow`."""
+        self.service.deny(node)
+
+    def allow(self, node: str) -> None:
+        """Undo :meth:`deny`."""
+        self.service.allow(node)
+
+    def cut(self, node: str) -> None:
+        """A black hole between a node and the bucket, until :meth:`heal`."""
+        self.service.cut(node)
+
+    def heal(self, node: str) -> None:
+        """Undo :meth:`cut`."""
+        self.service.heal(node)
+
     def outage(self) -> None:
         """Every operation fails or hangs until :meth:`restore`."""
         self.service.outage()
@@ -178,10 +204,14 @@ class ObjectStoreView:
 
     async def list(self, prefix: str) -> list[ObjectInfo]:
         """Every object whose key starts with ``prefix``, in key order."""
-        bucket = self._store.bucket
-        return await self._store.service.request(
-            self._caller, f"list of {prefix!r}", lambda: bucket.list(prefix)
-        )
+        store, node = self._store, self._caller.node
+
+        def listing() -> list[ObjectInfo]:
+            if store.service.fails_listing(node):
+                raise ObjectStoreError(f"list of {prefix!r} failed: internal error")
+            return store.bucket.list(prefix)
+
+        return await store.service.request(self._caller, f"list of {prefix!r}", listing)
 
     async def delete(self, key: str) -> None:
         """Remove an object; harmless if it is missing."""
@@ -192,7 +222,7 @@ class ObjectStoreView:
             f"delete of {key!r}",
             lambda: store.bucket.delete(key),
             changes=True,
-            extra_s=store.delete_s() + store.deletes_slowed_by_s,
+            extra_s=store.delete_s() + store.slowed_s(),
         )
 
 

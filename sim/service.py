@@ -15,6 +15,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
+from harness.fault_ports import NO_FAULTS as NO_FAULTS
+from harness.fault_ports import ServiceFaults as ServiceFaults
 from sim.latency import Latency, LogNormal, Skewed
 from sim.loop import SimLoop
 from sim.station import Holder, Station, after, never, settle
@@ -35,32 +37,6 @@ class ServiceOptions:
     def __post_init__(self) -> None:
         if self.timeout_s <= 0:
             raise ValueError(f"timeout_s {self.timeout_s} must be positive")
-
-
-@dataclass(frozen=True, slots=True)
-class ServiceFaults:
-    """Chance of each fault per request, 0 to 1.
-
-    ``refused``: an error answer, nothing happened. ``lost_request``: a timeout, nothing happened.
-    ``lost_reply``: a timeout although it happened. ``late``: a timeout, and it happens afterwards,
-    up to ``late_s`` seconds later. ``slow``: it takes up to ``slow_s`` longer.
-    """
-
-    refused: float = 0.0
-    lost_request: float = 0.0
-    lost_reply: float = 0.0
-    late: float = 0.0
-    slow: float = 0.0
-    slow_s: float = 2.0
-    late_s: float = 20.0
-
-    def __post_init__(self) -> None:
-        chances = (self.refused, self.lost_request, self.lost_reply, self.late)
-        if min(*chances, self.slow) < 0 or max(sum(chances), self.slow) > 1:
-            raise ValueError(f"{self}: chances lie between 0 and 1, and exclude each other")
-
-
-NO_FAULTS = ServiceFaults()
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +113,14 @@ class Service:
         """Let requests of a node, or of all that have no faults of their own, fail by chance."""
         self._faults[node] = faults
 
+    def fails_listing(self, node: str) -> bool:
+        """Whether a node's listing gets an error answer, this time."""
+        faults = self._faults.get(node) or self._faults.get(None, NO_FAULTS)
+        if not faults.failing_list or self.generator.random() >= faults.failing_list:
+            return False
+        self.effects["listings_failed"] += 1
+        return True
+
     def unreachable(self, node: str) -> bool:
         """Whether bytes between a node and the service get lost now."""
         return self.down or node in self._cut
@@ -201,7 +185,9 @@ _EFFECTS = (
     "calls_denied",
     "calls_failed",
     "calls_slowed",
+    "deletes_slowed",
     "late_effects",
+    "listings_failed",
     "orphans_applied",
     "orphans_dropped",
     "replies_lost",

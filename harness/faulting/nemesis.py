@@ -37,6 +37,7 @@ class StepRecord:
     why: str = ""
     effect: int = 0
     undo: Undo | None = None
+    ending: bool = False
 
     def __str__(self) -> str:
         why = f" ({self.why})" if self.why else ""
@@ -84,8 +85,9 @@ class Nemesis:
         await self._break_off()
 
     async def _break_off(self) -> None:
-        for task in self._tasks:
-            task.cancel()
+        for record, task in zip(self.records, self._tasks, strict=True):
+            if not record.ending:  # An undo that is cancelled half way is never made up for.
+                task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         self._raise_failures()
 
@@ -130,6 +132,7 @@ class Nemesis:
 
     async def _finish(self, record: StepRecord) -> None:
         """Undo a step and give up its claims."""
+        record.ending = True
         undo, record.undo = record.undo, None
         if undo is not None:
             await undo()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 
+from harness.fault_ports import Loss
 from harness.faulting.fault import Cast, Damage, Fault, Scope, Strike, Undo, claim_nodes
 from harness.faulting.stage import Stage
 
@@ -24,12 +25,12 @@ def _up_again(stage: Stage, strike: Strike) -> Undo:
     return start
 
 
-async def crash(stage: Stage, strike: Strike, *, host: bool) -> Undo:
+async def crash(stage: Stage, strike: Strike, *, host: bool, loss: Loss = Loss.RANDOM) -> Undo:
     """Kill every target that runs; the supervisor may start it again after the undo."""
     for target in strike.targets:
         stage.held_down[target] = "killed"
         if stage.running(target):
-            await stage.handle(target).kill(host=host)
+            await stage.handle(target).kill(host=host, loss=loss)
             stage.counts[f"process/{target}.kills"] += 1
             if stage.is_compute(target):
                 stage.traffic.break_off(target)
@@ -67,7 +68,8 @@ async def _pause(stage: Stage, strike: Strike) -> Undo:
     return resume
 
 
-async def _wipe(stage: Stage, strike: Strike) -> Undo:
+async def empty(stage: Stage, strike: Strike) -> Undo:
+    """Replace every target by a node of the same name with an empty disk, down until the undo."""
     undo = await crash(stage, strike, host=True)
     for target in strike.targets:
         await stage.handle(target).wipe()
@@ -124,7 +126,7 @@ PROCESS_FAULTS = (
         inverse="start",
         effects=("process/{}.wipes",),
         draw=_draw_storage,
-        cause=_wipe,
+        cause=empty,
         claims=claim_nodes,
         damage=Damage.LOST,
     ),

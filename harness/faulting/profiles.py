@@ -52,11 +52,11 @@ def _draw_calm(generator: random.Random) -> tuple[Topology, Mix]:
 
 
 def _draw_lossy(generator: random.Random) -> tuple[Topology, Mix]:
-    return Topology(pageservers=2), Mix(dict.fromkeys(LINKS, 1.0), 12, 12.0, 1.5)
+    return Topology(pageservers=2), Mix(dict.fromkeys(LINKS, 1.0), 20, 8.0, 1.0)
 
 
 def _draw_hostile(generator: random.Random) -> tuple[Topology, Mix]:
-    return Topology(pageservers=2), Mix(dict.fromkeys(FAULTS, 1.0), 20, 20.0, 2.0)
+    return draw_topology(generator), Mix(dict.fromkeys(FAULTS, 1.0), 30, 10.0, 1.0)
 
 
 def _draw_swarm(generator: random.Random) -> tuple[Topology, Mix]:
@@ -121,7 +121,9 @@ def draw_plan(profile: str, generator: random.Random) -> Plan:
         raise HarnessError(f"no profile {profile!r}; there are: {', '.join(PROFILES)}")
     topology, mix = PROFILES[profile](generator)
     cast = Plan(profile, topology, (), 0.0, ()).cast()
-    steps = [_draw_step(cast, mix, generator) for _ in range(generator.randint(1, mix.steps_max))]
+    count = generator.randint(1, mix.steps_max)
+    steps = [_draw_step(cast, mix, generator) for _ in range(count)]
+    steps.append(_draw_sure_step(cast, mix, generator))
     majority = len(cast.safekeepers) // 2 + 1
     return Plan(
         profile=profile,
@@ -141,6 +143,13 @@ def _draw_step(cast: Cast, mix: Mix, generator: random.Random) -> Step:
     length_s = round(generator.expovariate(1 / mix.mean_length_s), 3) if fault.lasting else 0.0
     strike = fault.draw(cast, generator)
     return Step(fault.name, strike, _draw_trigger(cast, mix, fault, generator), length_s)
+
+
+def _draw_sure_step(cast: Cast, mix: Mix, generator: random.Random) -> Step:
+    """One that surely has an effect, so that few plans prove nothing."""
+    fault = FAULTS[generator.choice(("kill", "kill_host", "pause"))]
+    at_s = round(generator.uniform(0.0, mix.duration_s), 3)
+    return Step(fault.name, fault.draw(cast, generator), AtTime(at_s), 0.2)
 
 
 def _draw_trigger(cast: Cast, mix: Mix, fault: Fault, generator: random.Random) -> Trigger:

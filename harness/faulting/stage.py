@@ -7,6 +7,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from harness.errors import HarnessError
+from harness.fault_ports import BrokerSwitch, ObjectStoreSwitch
 from harness.faulting.control_plane import ControlPlane
 
 if TYPE_CHECKING:
@@ -62,6 +63,20 @@ class Stage:
     def is_compute(self, name: str) -> bool:
         """Whether the node belongs to an endpoint."""
         return all(node.name != name for node in self.cluster.nodes)
+
+    def service(self, name: str) -> ObjectStoreSwitch | BrokerSwitch:
+        """The switch of a shared service, by its name in the effect counters."""
+        return self.backend.broker if name == "broker" else self.backend.object_store
+
+    def excuse(self, name: str, *, complaints: str, reason: str) -> None:
+        """From now on a node may end by itself, and may complain in words that match."""
+        self.excused[name] = reason
+        self.world.expect_log(complaints, reason=reason, node=name)
+
+    def distrust(self, name: str, *, reason: str) -> None:
+        """From now on a node may end by itself and complain, and others may complain of it."""
+        self.excuse(name, complaints="", reason=reason)
+        self.world.expect_log(rf"\b{name}:\d", reason=reason)
 
     def note_emptied(self, name: str) -> None:
         """A node's disk is empty now: the control plane must know what it lost."""

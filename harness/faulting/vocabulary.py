@@ -7,11 +7,14 @@ from types import MappingProxyType
 
 from harness.errors import HarnessError
 from harness.faulting.admin import ADMIN_FAULTS
+from harness.faulting.broker import BROKER_FAULTS
+from harness.faulting.clock import CLOCK_FAULTS
 from harness.faulting.compute import COMPUTE_FAULTS
+from harness.faulting.disk import DISK_FAULTS
 from harness.faulting.fault import Fault
 from harness.faulting.network import NETWORK_FAULTS
+from harness.faulting.object_store import OBJECT_STORE_FAULTS
 from harness.faulting.process import PROCESS_FAULTS
-from harness.faulting.services import SERVICE_FAULTS
 
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {
@@ -19,7 +22,10 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
         for family in (
             NETWORK_FAULTS,
             PROCESS_FAULTS,
-            SERVICE_FAULTS,
+            DISK_FAULTS,
+            OBJECT_STORE_FAULTS,
+            BROKER_FAULTS,
+            CLOCK_FAULTS,
             COMPUTE_FAULTS,
             ADMIN_FAULTS,
         )

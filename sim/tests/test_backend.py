@@ -8,6 +8,7 @@ import pytest
 import sim
 from harness.backend import Ability, Backend, NodeSpec
 from harness.errors import HarnessError
+from harness.fault_ports import Loss
 from sim.backend import SimBackend
 from sim.tests.toy_nodes import MAINS, ask, play, start
 
@@ -52,20 +53,12 @@ def test_a_graceful_life():
 def test_what_a_crash_costs(host, durable, starts):
     async def story(backend):
         await start(backend, durable=durable)
-        backend.disk("n").crash_host = lossy(backend.disk("n"))
-        await backend.kill("n", host=host)
+        await backend.kill("n", host=host, loss=Loss.EVERYTHING)
         assert not backend.running("n")
         await start(backend)
         return await ask()
 
     assert play(story)[0] == starts
-
-
-def lossy(disk):
-    from sim.inode import Loss
-
-    crash_host = type(disk).crash_host
-    return lambda: crash_host(disk, Loss.EVERYTHING)
 
 
 def test_wiping_needs_a_node_at_rest():

@@ -1,0 +1,74 @@
+"""Faults of wall clocks: no promise may depend on them, only what people read."""
+
+from __future__ import annotations
+
+import random
+
+from harness.backend import Ability
+from harness.faulting.fault import Cast, Fault, Scope, Strike, Undo
+from harness.faulting.stage import Stage
+
+HOUR_US = 3_600_000_000
+
+
+def _draw_jump(cast: Cast, generator: random.Random) -> Strike:
+    by_us = round(generator.choice((-1, 1)) * 10 ** generator.uniform(3, 10.5))
+    return Strike((generator.choice(cast.nodes),), {"by_us": by_us})
+
+
+def _draw_drift(cast: Cast, generator: random.Random) -> Strike:
+    ppm = round(generator.uniform(-500_000, 500_000), 1)
+    return Strike((generator.choice(cast.nodes),), {"ppm": ppm})
+
+
+def _claim_clocks(strike: Strike) -> tuple[str, ...]:
+    return tuple(f"clock:{target}" for target in strike.targets)
+
+
+async def _jump(stage: Stage, strike: Strike) -> Undo:
+    by_us = int(strike.number("by_us"))
+    for target in strike.targets:
+        stage.backend.clock(target).jump(by_us)
+
+    async def set_right() -> None:
+        for target in strike.targets:
+            stage.backend.clock(target).jump(-by_us)
+
+    return set_right
+
+
+async def _drift(stage: Stage, strike: Strike) -> Undo:
+    for target in strike.targets:
+        stage.backend.clock(target).drift(strike.number("ppm"))
+
+    async def set_right() -> None:
+        for target in strike.targets:
+            stage.backend.clock(target).drift(0.0)
+
+    return set_right
+
+
+CLOCK_FAULTS = (
+    Fault(
+        name="clock_jump",
+        scope=Scope.CLOCK,
+        what="a wall clock is set forward or back: an offset while it lasts, a jump at both ends",
+        inverse="jump back",
+        effects=("clock/{}.clock_jumps",),
+        draw=_draw_jump,
+        cause=_jump,
+        claims=_claim_clocks,
+        needs=Ability.CLOCK_FAULTS,
+    ),
+    Fault(
+        name="clock_drift",
+        scope=Scope.CLOCK,
+        what="a wall clock runs fast or slow",
+        inverse="right speed",
+        effects=("clock/{}.drift_changes",),
+        draw=_draw_drift,
+        cause=_drift,
+        claims=_claim_clocks,
+        needs=Ability.CLOCK_FAULTS,
+    ),
+)
