@@ -1,8 +1,8 @@
 """What nodes report of themselves obeys the order of the protocols (SYSTEM.md, "Consensus").
 
 * An LSN that only grows does so within one incarnation, or one attachment of a tenant.
-* Pageserver: remote_consistent ≤ disk_consistent ≤ last_record. Safekeeper: backup ≤ commit.
-* Nobody calls an LSN committed before a quorum reported to have flushed it.
+* Pageserver: remote_consistent ≤ disk_consistent ≤ last_record. Safekeeper: backup ≤ commit ≤
+  flush, remote_consistent ≤ commit, truncate ≤ flush.
 * Terms only grow, a term has one leader, and a safekeeper votes once per term.
 
 An event is compared with what was reported before it; what was never reported is not guessed.
@@ -32,11 +32,13 @@ GROWING = frozenset(
 """Not flush_lsn: a new leader may cut a log."""
 
 AT_MOST = {
-    "remote_consistent_lsn": "disk_consistent_lsn",
-    "disk_consistent_lsn": "last_record_lsn",
-    "backup_lsn": "commit_lsn",
+    "remote_consistent_lsn": ("disk_consistent_lsn", "commit_lsn"),
+    "disk_consistent_lsn": ("last_record_lsn",),
+    "backup_lsn": ("commit_lsn",),
+    "commit_lsn": ("flush_lsn",),
+    "truncate_lsn": ("flush_lsn",),
 }
-"""On one node, the first never exceeds the second."""
+"""On one node, the first never exceeds any of the others that the node reports."""
 
 
 class Position(NamedTuple):
@@ -48,30 +50,14 @@ class Position(NamedTuple):
     name: str
 
 
-def check_lsn_order(
-    events: Iterable[Event], *, safekeepers: int = 0, clock_error_s: float = 0.0
-) -> int:
+def check_lsn_order(events: Iterable[Event]) -> int:
     """Check the events of a run, in order of time; returns how many mattered.
 
-    ``safekeepers``: how many each timeline has, for the quorum rule (0: leave it out).
-    ``clock_error_s``: how much later than an effect its cause may have been dated, between nodes.
+    Each rule but that of one leader compares what one node reported itself, so that clocks which
+    differ between nodes do no harm.
     """
-    events = list(events)
     order = LsnOrder()
-    mattered = sum(order.observe(event) for event in events)
-    if safekeepers:
-        flushes = FlushQuorum(safekeepers // 2 + 1)
-        # Only what several nodes report is dated anew: one node's own order is exact.
-        for event in sorted(events, key=lambda event: _dated(event, clock_error_s)):
-            if event.kind == "lsn":
-                flushes.observe(event)
-    return mattered
-
-
-def _dated(event: Event, clock_error_s: float) -> float:
-    """Commit reports are taken as later by the clock error, so that flushes may catch up."""
-    is_commit = event.kind == "lsn" and event.fields["name"] == "commit_lsn"
-    return event.at_s + (clock_error_s if is_commit else 0.0)
+    return sum(order.observe(event) for event in events)
 
 
 class LsnOrder:
@@ -105,8 +91,7 @@ class LsnOrder:
         newest = self._newest.get(position)
         if position.name in GROWING and newest is not None and value < newest:
             raise _failure(event, f"{position.name} falls from {Lsn(newest)} to {Lsn(value)}")
-        limit_name = AT_MOST.get(position.name)
-        if limit_name is not None:
+        for limit_name in AT_MOST.get(position.name, ()):
             limit = self._newest.get(position._replace(name=limit_name))
             if limit is not None and value > limit:
                 raise _failure(
@@ -157,40 +142,6 @@ class LsnOrder:
         self._newest = {
             position: value for position, value in self._newest.items() if not covers(position)
         }
-
-
-class FlushQuorum:
-    """How far each safekeeper reported to have flushed, and so what may be called committed.
-
-    Nothing is known of what was flushed before the first report (the timeline's start), so commits
-    at or below the lowest first report pass.
-    """
-
-    def __init__(self, quorum: int) -> None:
-        assert quorum >= 1, f"a quorum of {quorum}"
-        self._quorum = quorum
-        self._flushed: dict[tuple[str, str], dict[str, int]] = {}
-        self._first: dict[tuple[str, str], int] = {}
-
-    def observe(self, event: Event) -> None:
-        """Take a flush report, or check a commit report."""
-        position = _position(event)
-        value = _number(event, "value")
-        timeline = (position.tenant, position.timeline)
-        if position.name == "flush_lsn":
-            flushed = self._flushed.setdefault(timeline, {})
-            flushed[event.node] = max(flushed.get(event.node, 0), value)
-            self._first[timeline] = min(self._first.get(timeline, value), value)
-        elif position.name == "commit_lsn" and value > self._first.get(timeline, value):
-            flushed = self._flushed[timeline]
-            holders = sum(lsn >= value for lsn in flushed.values())
-            if holders < self._quorum:
-                shown = ", ".join(f"{node} {Lsn(lsn)}" for node, lsn in sorted(flushed.items()))
-                raise _failure(
-                    event,
-                    f"{Lsn(value)} is called committed, flushed only by {holders} of the "
-                    f"{self._quorum} needed ({shown})",
-                )
 
 
 def _position(event: Event) -> Position:

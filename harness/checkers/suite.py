@@ -6,11 +6,13 @@ from typing import TYPE_CHECKING
 
 from harness.checkers.acknowledged_commits import check_acknowledged_commits, read_back
 from harness.checkers.commit_order import check_commit_order
+from harness.checkers.crash_order import check_crash_order
 from harness.checkers.dependency_cycles import check_dependency_cycles
 from harness.checkers.evidence import Expected, check_evidence
 from harness.checkers.linearizable import check_linearizable
 from harness.checkers.logs import check_logs
 from harness.checkers.lsn_order import check_lsn_order
+from harness.checkers.quorum_order import check_quorum_order
 from harness.checkers.reads_equal_model import check_reads
 from harness.checkers.storage_agrees import check_leftovers, check_storage
 from harness.endpoint import Refused
@@ -91,7 +93,10 @@ def check_after_stop(world: World) -> None:
     events, logs = world.backend.events(), world.backend.logs()
     for cluster in world.clusters:
         check_evidence(events, logs, _expected(world, cluster))
-    check_lsn_order(events, safekeepers=counted, clock_error_s=error_s)
+    world.judged["lsn_order"] += check_lsn_order(events)
+    world.judged["crash_order"] += check_crash_order(events)
+    if counted:
+        world.judged["quorum_order"] += check_quorum_order(events, safekeepers=counted)
     check_logs(logs, world.allowances)
 
 

@@ -14,6 +14,7 @@ from functools import partial
 from typing import TypeVar
 
 from storage.errors import Conflict, CorruptData, NotFound, NotReady, PortError, RequestError
+from storage.events import emit
 from storage.ids import TenantId
 from storage.pageserver import attached
 from storage.pageserver.backoff import Backoff
@@ -163,6 +164,7 @@ class Tenants:
         self._check_running()
         assert tenant_id not in self._tenants, f"tenant {tenant_id} is here already"
         tenant = self._tenants[tenant_id] = Tenant(self._environment, tenant_id)
+        emit("tenant_state", tenant=tenant_id, state=str(tenant.state.state))
         return tenant
 
     def _spawn_attach(self, tenant: Tenant, work: Callable[[], Awaitable[None]]) -> None:

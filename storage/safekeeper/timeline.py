@@ -126,13 +126,15 @@ class Timeline:
         async with self._lock:
             if self.acceptor.must_flush_before(message):
                 await self._flush()
-            term = self.acceptor.term
+            term, flush_lsn = self.acceptor.term, self.acceptor.flush_lsn
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"an election of {self.id}"):
                     await self._carry_out(self.acceptor.step(message), pusher)
             if self.acceptor.term != term and isinstance(message, VoteRequest):
                 emit("term", **self._ids, term=message.term)
                 emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
+            if self.acceptor.flush_lsn < flush_lsn:
+                emit("lsn", **self._ids, name="flush_lsn", value=self.acceptor.flush_lsn)
             self._show_progress()
             self.flush_wakeups.notify()
 
