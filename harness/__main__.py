@@ -22,6 +22,7 @@ from harness.verdict import (
     NO_POSTGRES_IN_SIM,
     RunSettings,
     Verdict,
+    check_file,
     check_writable,
 )
 
@@ -120,7 +121,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _sweep(arguments: argparse.Namespace) -> int:
     if arguments.records:
-        check_writable(Path(arguments.records).parent, "--records")
+        check_file(Path(arguments.records), "--records")
     options = SweepOptions(
         arguments.nodeid, arguments.seeds, arguments.jobs, arguments.policy, arguments.records
     )
@@ -129,7 +130,7 @@ def _sweep(arguments: argparse.Namespace) -> int:
 
 def _bugs(arguments: argparse.Namespace) -> int:
     if arguments.json:
-        check_writable(Path(arguments.json).parent, "--json")
+        check_file(Path(arguments.json), "--json")
     options = BugsOptions(
         arguments.id,
         arguments.roots,

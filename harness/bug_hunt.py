@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from harness.bug_catch import Catch, read_catches
 from harness.errors import HarnessError
 from harness.single import run_seeds
+from harness.temporary import scratch_directory
 from harness.verdict import RunSettings, Verdict
 
 SEEDS_BETWEEN_ROOTS = 100_000
@@ -97,8 +96,8 @@ def chunks(quarry: Quarry) -> Iterator[tuple[str, range]]:
 
 def _run(bug_id: str, nodeid: str, seeds: range) -> tuple[int, Catch | None]:
     """Run seeds under a bug up to the first that is red; how many ran, and what caught it."""
-    with tempfile.TemporaryDirectory(prefix="seawall-catches-") as directory:
-        path = Path(directory) / "catches.jsonl"
+    with scratch_directory("seawall-catches-") as directory:
+        path = directory / "catches.jsonl"
         extra = ["--bug", bug_id, "--catches", str(path), "-x"]
         why = ""
         try:

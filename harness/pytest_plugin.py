@@ -25,6 +25,7 @@ from harness.verdict import (
     RunRecord,
     RunSettings,
     append_record,
+    check_file,
     check_writable,
 )
 
@@ -71,7 +72,7 @@ def pytest_configure(config: pytest.Config) -> None:
         if artifacts:
             check_writable(Path(artifacts), "--artifacts")
         if records:
-            check_writable(Path(records).parent, "--records")
+            check_file(Path(records), "--records")
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
 

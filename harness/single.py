@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
 from harness.errors import HarnessError
+from harness.temporary import scratch_directory
 from harness.verdict import RunRecord, RunSettings, read_records
 
 _WORLD_IN_ID = re.compile(r"\[(.*-)?(sim|real)-(walgen|postgres)(-seed\d+)?(-.*)?\]$")
@@ -36,8 +36,8 @@ def run_seeds(
     nodeid: str, settings: RunSettings, *, runs: int, extra: Sequence[str] = ()
 ) -> list[RunRecord]:
     """Run a scenario for ``runs`` seeds from ``settings.seed``; one record for each."""
-    with tempfile.TemporaryDirectory(prefix="seawall-records-") as directory:
-        path = Path(directory) / "records.jsonl"
+    with scratch_directory("seawall-records-") as directory:
+        path = directory / "records.jsonl"
         arguments = [nodeid.partition("[")[0], "-q", "-p", "no:cacheprovider", "--no-header"]
         arguments += ["--only-scenario", nodeid, "--records", str(path), *extra]
         arguments += ["--world", settings.world, "--compute", settings.compute]

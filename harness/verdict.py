@@ -100,6 +100,19 @@ def check_writable(directory: Path, option: str) -> None:
         raise HarnessError(f"{option} {directory}: {why}") from error
 
 
+def check_file(path: Path, option: str) -> None:
+    """Make ``path`` if it is missing; ``HarnessError`` naming ``option`` if it cannot be written.
+
+    What it holds stays.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("ab").close()
+    except OSError as error:
+        why = f"the file cannot be written ({error.strerror}); name another one"
+        raise HarnessError(f"{option} {path}: {why}") from error
+
+
 def append_record(path: Path, record: RunRecord) -> None:
     """Add a record to a JSON-lines file; one ``write`` so that xdist workers may share it."""
     path.parent.mkdir(parents=True, exist_ok=True)

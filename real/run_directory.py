@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.temporary import fresh_directory
 from real.forkclient import ForkClient
 
 TRAVERSABLE = 0o711
@@ -26,14 +26,7 @@ class RunDirectory:
         self._nodes: set[str] = set()
 
     def _make_short(self, forks: ForkClient) -> Path:
-        base = tempfile.gettempdir()
-        try:
-            path = Path(tempfile.mkdtemp(prefix="seawall-", dir=base))
-        except OSError as error:
-            raise HarnessError(
-                f"cannot make a directory below {base!r}: {error.strerror}; set TMPDIR to a "
-                "directory you can write to"
-            ) from error
+        path = fresh_directory("seawall-")
         try:
             path.chmod(TRAVERSABLE)
             forks.own(path)

@@ -7,13 +7,13 @@ import atexit
 import functools
 import os
 import shutil
-import tempfile
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
 from harness.errors import HarnessError
+from harness.temporary import fresh_directory
 from real.forkclient import ForkClient
 from real.object_store import S3ObjectStore, S3Options
 from real.postgres import binaries
@@ -111,14 +111,7 @@ class RealSession:
 
 
 def _session_directory() -> Path:
-    base = tempfile.gettempdir()
-    try:
-        directory = Path(tempfile.mkdtemp(prefix="seawall-session-", dir=base))
-    except OSError as error:
-        raise HarnessError(
-            f"cannot make a directory below {base!r}: {error.strerror}; set TMPDIR to a directory "
-            "you can write to"
-        ) from error
+    directory = fresh_directory("seawall-session-")
     directory.chmod(0o711)
     return directory
 

@@ -158,7 +158,7 @@ def test_unknown_options_get_one_sentence(suite):
         (["--seed", "-1"], "--seed -1: at least 0 is needed"),
         (["--world", "sim", "--compute", "postgres"], "--compute postgres runs real processes"),
         (["--artifacts", "conftest.py/x"], "--artifacts conftest.py/x: nothing can be written"),
-        (["--records", "conftest.py/x"], "--records conftest.py: nothing can be written"),
+        (["--records", "conftest.py/x"], "--records conftest.py/x: the file cannot be written"),
     ]:
         found = run(suite, *words)
         assert sentence in found.stdout + found.stderr
@@ -280,6 +280,15 @@ def test_bench_ends_with_one_json_line(suite):
     found = harness(suite, "bench", "toy")
 
     assert json.loads(found.stdout.splitlines()[-1]) == {"speed": 3}
+
+
+@pytest.mark.parametrize("command", [("run",), ("sweep", "--seeds", "0:2", "--jobs", "1")])
+def test_temporary_directory_that_is_none_is_named(suite, command):
+    found = harness(suite, *command, "test_toy.py::test_passes", TMPDIR="/no/where")
+
+    assert "TMPDIR='/no/where' is not a directory you can write to" in found.stderr
+    assert "Traceback" not in found.stderr
+    assert found.returncode == 2
 
 
 def test_no_conftest_is_said_plainly(tmp_path):

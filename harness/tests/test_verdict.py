@@ -10,6 +10,7 @@ from harness.verdict import (
     RunSettings,
     Verdict,
     append_record,
+    check_file,
     check_writable,
     read_records,
 )
@@ -64,6 +65,17 @@ def test_a_directory_is_made_and_one_that_cannot_be_is_named(tmp_path):
     assert (tmp_path / "deep" / "er").is_dir()
     with pytest.raises(HarnessError, match=rf"^--records {file}/below: nothing can be written"):
         check_writable(file / "below", "--records")
+
+
+def test_a_file_to_append_to_keeps_what_it_holds_and_one_that_cannot_be_is_named(tmp_path):
+    file = tmp_path / "deep" / "file"
+    check_file(file, "--records")
+    file.write_text("kept")
+
+    check_file(file, "--records")
+    assert file.read_text() == "kept"
+    with pytest.raises(HarnessError, match=rf"^--records {tmp_path}: the file cannot be written"):
+        check_file(tmp_path, "--records")
 
 
 def test_closing_line_has_the_agreed_fields():
