@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from harness.errors import UnsupportedFault
 from harness.faulting.atlas import Atlas
-from harness.faulting.fault import Fault, Undo
+from harness.faulting.fault import Damage, Fault, Undo
 from harness.faulting.plan import Plan, Step
 from harness.faulting.stage import Stage
 from harness.faulting.triggers import Triggers
@@ -150,6 +150,8 @@ class Nemesis:
         targets = record.step.strike.targets
         if targets:
             fields["target"] = " ".join(targets)
+        if verb != "end" and record.fault.damage is Damage.WRONG:
+            fields["damage"] = record.fault.damage.value  # Oracles ask no more of these disks.
         self._stage.backend.note("fault", {**fields, **_plain(record)})
 
     def active(self) -> list[StepRecord]:
