@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import select
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
@@ -158,8 +159,11 @@ class PostgresEndpoint:
             return list(cursor.fetchall()) if cursor.description is not None else []
 
     async def _connection(self) -> Connection:
-        if self._idle:
-            return self._idle.pop()
+        while self._idle:
+            connection = self._idle.pop()
+            if not _has_ended(connection):
+                return connection
+            connection.close()
         host, port = self._addresses.host_port(self._name, COMPUTE_LIBPQ_PORT)
         connection = None
         try:
@@ -174,6 +178,17 @@ class PostgresEndpoint:
                 connection.close()
             why = str(error).strip() or type(error).__name__
             raise Refused(f"cannot connect to {self._name}: {why}") from error
+
+
+def _has_ended(connection: Connection) -> bool:
+    """Whether an idle connection was reset or closed from the other side.
+
+    An idle server says nothing but why it ends, so anything to read is an end.
+    """
+    if connection.closed:
+        return True
+    readable, _, _ = select.select([connection.fileno()], [], [], 0)
+    return bool(readable)
 
 
 async def _wait(connection: Connection) -> None:
