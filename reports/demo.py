@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import errno
 import fcntl
 import os
 import shutil
@@ -120,11 +121,23 @@ def _alone(output: Path) -> Iterator[None]:
 
 
 def _clear(place: Place) -> None:
-    """Remove what an earlier demo left: a page must never show another run's results."""
-    place.page.unlink(missing_ok=True)
+    """Remove what an earlier demo left: a page must never show another run's results.
+
+    The page, which needs nothing else, goes last: it stays when the rest cannot be removed.
+    """
+    for each in (place.output, place.runs, place.allure):
+        if each.exists() and not os.access(each, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(each))
     for stale in (place.runs, place.allure):
-        if stale.exists():
-            shutil.rmtree(stale)
+        try:
+            if stale.exists():
+                shutil.rmtree(stale)
+        except OSError as error:
+            raise CannotRun(
+                f"cannot remove {stale} of the last demo ({error.strerror}); remove it, or "
+                "choose another directory with --output"
+            ) from error
+    place.page.unlink(missing_ok=True)
     place.runs.mkdir(parents=True)
 
 
