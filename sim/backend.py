@@ -26,6 +26,7 @@ from sim.network import SimNetwork
 from sim.node import Incarnation, Life
 from sim.object_store import ObjectStoreOptions, SimObjectStore
 from sim.tasks import describe_await
+from sim.transport import StreamTransport
 from storage.events import Field, Sink, current_sink
 from storage.node import NodeContext, NodeMain
 from storage.ports import Broker, ObjectStore, Ports
@@ -178,6 +179,8 @@ class SimBackend:
             await main(node.context)
             await report_leftovers(incarnation.tasks)
             for socket in incarnation.endpoints():
+                if isinstance(socket, StreamTransport) and not socket.made:
+                    continue  # Accepted as the listener closed; only the kernel knows of it.
                 _log.warning("a %s is still open after its main returned", type(socket).__name__)
         except BaseException as error:
             if not incarnation.alive:

@@ -74,6 +74,11 @@ class StreamTransport(asyncio.Transport):
         else:
             self.receive = protocol.data_received  # type: ignore[attr-defined]
 
+    @property
+    def made(self) -> bool:
+        """Whether the process was told of the connection, which the kernel may have made before."""
+        return self._protocol is not None
+
     def get_protocol(self) -> asyncio.BaseProtocol:
         """The protocol that receives."""
         assert self._protocol is not None, "the connection is not made yet"

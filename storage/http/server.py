@@ -95,6 +95,7 @@ class HttpServer:
         self._entry: Registration | None = None
         self._requests: dict[int, Registration] = {}
         self._request_end_s = 3.0
+        self.closed = False
 
     async def listen(self, host: str, port: int) -> None:
         """Start accepting connections."""
@@ -127,6 +128,7 @@ class HttpServer:
         await wait_shutdown()
         requests = list(self._requests.values())
         await self._registry.stop(requests, within_s=self._request_end_s)
+        self.closed = True
         self._protocols.pre_shutdown()
         await self._protocols.shutdown(_UNWIND_S / 4)
 
@@ -228,6 +230,26 @@ class _Protocol(web.RequestHandler):
         super().__init__(factory, **options)
         self._factory = factory
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Take a connection, unless it was accepted in the last moment before the listener closed:
+        the list of those to be closed was made without it."""
+        if self._factory.server.closed:
+            assert isinstance(transport, asyncio.Transport)
+            transport.abort()
+            return
+        super().connection_made(transport)
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        """The client is gone, perhaps before the task that serves it runs, which aiohttp does not
+        reckon with: it would call what it has just cleared."""
+        super().connection_lost(exc)
+        self._request_factory = _client_is_gone
+
+    async def start(self) -> None:
+        """Serve the connection's requests."""
+        if self._manager is not None:
+            await super().start()
+
     def handle_error(
         self,
         request: web.BaseRequest,
@@ -242,6 +264,10 @@ class _Protocol(web.RequestHandler):
         response = self._factory.server.failure("HTTP request", error)
         response.force_close()
         return response
+
+
+def _client_is_gone(*_: object) -> web.BaseRequest:
+    raise asyncio.CancelledError("the client is gone")
 
 
 async def serve(api: Api, host: str, port: int, registry: TaskRegistry) -> HttpServer:
