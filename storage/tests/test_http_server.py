@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 import sim
+from sim.policy import SeededRandom
 from storage.errors import Conflict, PortError
 from storage.http import server as http_server
 from storage.http.client import HttpError, call
@@ -360,3 +361,22 @@ def test_a_slow_server_times_out_and_a_missing_one_is_a_connection_error() -> No
             await call("GET", "no-such-host", 9898, "/v1/status")
 
     run(story)
+
+
+def test_clients_that_hang_up_at_any_moment_leave_no_trace(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def ask_and_leave(pieces: int) -> None:
+        _, writer = await asyncio.open_connection("ps0", 9898)
+        for _ in range(pieces):
+            writer.write(b"GET /v1/metrics HTTP/1.1\r\nHost: ps0\r\n\r\n")
+        writer.close()
+
+    async def main() -> None:
+        async with http_world():
+            await asyncio.gather(*(ask_and_leave(number % 3) for number in range(12)))
+            await asyncio.sleep(1)
+
+    for seed in range(40):
+        sim.run(main, seed=seed, policy=SeededRandom())
+    assert [record.getMessage() for record in caplog.records if record.levelname == "ERROR"] == []
