@@ -122,12 +122,12 @@ def read_new_events(path: Path, offset: int, node: str, start_s: float) -> tuple
 
 
 def read_messages(path: Path, start_s: float) -> Iterator[Event]:
-    """The hub's log of messages as ``message`` events of their sources."""
+    """The hub's log of messages as ``message`` events of their targets."""
     for at_s, source, target, size, lost in read_json_lines(path):
         fields: dict[str, Field] = {"src": source, "dst": target, "bytes": size}
         if lost:
             fields["lost"] = True
-        yield Event(at_s - start_s, source, "message", fields)
+        yield Event(at_s - start_s, target, "message", fields)
 
 
 def read_json_lines(path: Path) -> Iterator[list[Any]]:

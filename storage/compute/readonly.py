@@ -71,7 +71,7 @@ class Readonly:
     async def run(self) -> None:
         """Start, and serve until cancelled."""
         name, lsn = self._context.name, self._options.lsn
-        api = compute_api("readonly", self.status, self._pages.move)
+        api = compute_api("Seawall readonly", self.status, self._pages.move)
         self._http = await serve_http(api, name, HTTP_PORT, self.registry)
         self._pages.start()
         cache = PageCache(

@@ -79,7 +79,7 @@ class Walgen:
     async def run(self) -> None:
         """Start, and serve until cancelled."""
         name = self._context.name
-        api = compute_api("walgen", self.status, self._pages.move)
+        api = compute_api("Seawall walgen", self.status, self._pages.move)
         self._http = await serve_http(api, name, HTTP_PORT, self.registry)
         self._pages.start()
         self._elected = await self._proposer.elect()

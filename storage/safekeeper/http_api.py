@@ -24,7 +24,7 @@ class SafekeeperApi:
 
     def api(self) -> Api:
         """The routes, below ``/v1``."""
-        api = Api("safekeeper")
+        api = Api("Seawall safekeeper")
         identity = {
             "start_lsn": LSN,
             "system_id": NATURAL,

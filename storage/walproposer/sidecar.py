@@ -92,7 +92,7 @@ class Sidecar:
 
     def api(self) -> Api:
         """The routes, below ``/v1``."""
-        api = Api("walproposer")
+        api = Api("Seawall walproposer")
         api.add("GET", "/status", self.status, summary="Phase, term and LSNs")
         server = {"host": TEXT, "port": NATURAL, "user": TEXT, "slot": TEXT}
         api.add("POST", "/stream", self.stream, summary="Stream a PostgreSQL's WAL",
