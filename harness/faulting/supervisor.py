@@ -50,7 +50,8 @@ class Supervisor:
             task.result()
         if (
             primary.name not in self._starting
-            and not primary.running
+            and not all(node.running for node in primary.nodes)
+            and not any(node.name in self._stage.held_down for node in primary.nodes)
             and self._may_start(primary.name)
         ):
             self._starting[primary.name] = asyncio.create_task(
@@ -59,6 +60,9 @@ class Supervisor:
 
     async def _start(self, endpoint: EndpointHandle) -> None:
         with suppress(NotLive, NodeDied):
+            for node in endpoint.nodes:
+                if node.running:  # A compute starts whole: what outlived the other part goes too.
+                    await node.kill()
             await endpoint.start()
 
     def _may_start(self, name: str) -> bool:

@@ -343,6 +343,7 @@ def test_transaction_is_one_string_in_order_of_key():
         ("ERROR", "XX001", "ERROR"),
         ("ERROR", "42P01", "INFO"),
         ("FATAL", "57P01", "INFO"),
+        ("FATAL", "08006", "INFO"),
         ("FATAL", "53300", "ERROR"),
         ("PANIC", "XX000", "CRITICAL"),
     ],
