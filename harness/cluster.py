@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from harness.admin_log import AdminLog
 from harness.backend import NodeSpec
 from harness.compute import Launch
 from harness.endpoint_handle import EndpointHandle
@@ -27,12 +28,17 @@ class Cluster:
         self.world = world
         self.topology = topology
         backend = world.backend
+        self.admin = AdminLog(world.now_s)
         self.safekeepers = [
-            SafekeeperHandle(backend, NodeSpec(f"sk{i}", "safekeeper", self._safekeeper_options(i)))
+            SafekeeperHandle(
+                backend, NodeSpec(f"sk{i}", "safekeeper", self._safekeeper_options(i)), self.admin
+            )
             for i in range(topology.safekeepers)
         ]
         self.pageservers = [
-            PageserverHandle(backend, NodeSpec(f"ps{i}", "pageserver", self._pageserver_options(i)))
+            PageserverHandle(
+                backend, NodeSpec(f"ps{i}", "pageserver", self._pageserver_options(i)), self.admin
+            )
             for i in range(topology.pageservers)
         ]
         self.timelines: list[TenantTimelineId] = []

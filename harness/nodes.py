@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Self
 
+from harness.admin_log import AdminLog
 from harness.backend import Backend, NodeSpec
 from harness.fault_ports import Loss
-from storage.http.client import call
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.lsn import Lsn
 
@@ -21,8 +21,9 @@ class NodeHandle:
 
     http_port: int
 
-    def __init__(self, backend: Backend, spec: NodeSpec) -> None:
+    def __init__(self, backend: Backend, spec: NodeSpec, admin: AdminLog | None = None) -> None:
         self._backend = backend
+        self._admin = admin or AdminLog(backend.now_s)
         self.spec = spec
         self.known = False
         """Whether it was ever started."""
@@ -73,7 +74,7 @@ class NodeHandle:
 
     async def http(self, method: str, path: str, body: Any = None) -> Any:
         """One request to the node's own API; ``path`` without ``/v1``. Raises ``HttpError``."""
-        return await call(method, self.name, self.http_port, f"/v1{path}", body)
+        return await self._admin.call(self.name, self.http_port, (method, path, body))
 
     async def tasks(self) -> list[dict[str, Any]]:
         """The node's task registry."""

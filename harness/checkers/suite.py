@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.checkers.acknowledged_commits import check_acknowledged_commits, read_back
+from harness.checkers.admin_state import check_admin_state
 from harness.checkers.commit_order import check_commit_order
 from harness.checkers.crash_order import check_crash_order
 from harness.checkers.dependency_cycles import check_dependency_cycles
@@ -32,6 +33,7 @@ async def check_world(world: World) -> None:
         _check_read_back(world.history, cluster, read_back_of)
         await check_storage(cluster)
         await check_leftovers(cluster)
+        world.judged["admin"] += await check_admin_state(cluster)
     world.judged["reads"] += check_reads(world.history)
     world.judged["commit_order"] += check_commit_order(world.history)
     world.judged["dependencies"] += check_dependency_cycles(world.history)
