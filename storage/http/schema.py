@@ -41,12 +41,6 @@ def list_of(items: Schema) -> Schema:
     return {"type": "array", "items": items}
 
 
-def nullable(schema: Schema) -> Schema:
-    """The same schema, or null."""
-    kinds = schema["type"]
-    return {**schema, "type": [*([kinds] if isinstance(kinds, str) else kinds), "null"]}
-
-
 _TYPES: dict[str, Callable[[Any], bool]] = {
     "object": lambda v: isinstance(v, dict),
     "array": lambda v: isinstance(v, list),

@@ -7,7 +7,7 @@ Whatever it does not name does not exist: local files and objects beside it are 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import google_crc32c
@@ -38,10 +38,6 @@ class TimelineIndex:
     ancestor_timeline_id: TimelineId | None = None
     ancestor_lsn: Lsn = INVALID_LSN
     layers: tuple[tuple[LayerName, int], ...] = ()
-
-    def with_layers(self, layers: tuple[tuple[LayerName, int], ...]) -> TimelineIndex:
-        """The same timeline with other layers."""
-        return replace(self, layers=layers)
 
     def encode(self) -> bytes:
         """JSON text, the checksum over everything else inside."""

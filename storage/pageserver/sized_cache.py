@@ -22,11 +22,6 @@ class SizedCache(Generic[K, V]):
         self._used = 0
         self._entries: OrderedDict[K, tuple[V, int]] = OrderedDict()
 
-    @property
-    def used_bytes(self) -> int:
-        """What the entries take, overhead included; at most the budget."""
-        return self._used
-
     def get(self, key: K) -> V | None:
         """The value of a key, which counts as used now; ``None`` if it is not here."""
         entry = self._entries.get(key)

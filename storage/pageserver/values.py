@@ -39,11 +39,6 @@ class Removed(NamedTuple):
 Value = Image | Delta | Removed
 
 
-def is_base(value: Value) -> bool:
-    """Whether reconstruction may stop here: nothing older can show through."""
-    return not isinstance(value, Delta) or value.initial
-
-
 def encode(value: Value) -> bytes:
     """Bytes for a layer file."""
     if isinstance(value, Image):

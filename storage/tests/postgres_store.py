@@ -15,8 +15,13 @@ from storage.pageserver.keys import Key
 from storage.pageserver.modification import Modification
 from storage.pageserver.postgres.support import PostgresSupport
 from storage.pageserver.redo import RedoTable
-from storage.pageserver.values import Value, is_base
+from storage.pageserver.values import Delta, Value
 from storage.wal.record import WalRecord
+
+
+def is_base(value: Value) -> bool:
+    """Whether reconstruction may stop here: nothing older can show through."""
+    return not isinstance(value, Delta) or value.initial
 
 
 class VersionStore:

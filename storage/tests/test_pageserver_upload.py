@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -80,7 +81,7 @@ def test_a_newer_index_replaces_one_that_still_waits() -> None:
 
 
 def test_an_index_survives_its_encoding_and_shows_damage() -> None:
-    full = index(8).with_layers(((layer(1).name, 5), (layer(2).name, 6)))
+    full = replace(index(8), layers=((layer(1).name, 5), (layer(2).name, 6)))
     data = full.encode()
     assert TimelineIndex.decode(data, "here") == full
     with pytest.raises(CorruptData, match="here fails its checksum"):

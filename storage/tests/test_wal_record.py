@@ -114,12 +114,15 @@ def test_hole_and_compression_make_the_image_smaller() -> None:
     assert size(page(0, 0), Compression.LZ4) == full  # Random bytes do not compress.
 
 
-def test_reports_blocks_without_image() -> None:
+def test_a_block_without_image_shows_none() -> None:
     bare = BlockSpec(1, 1663, 5, 100, 7, data=b"delta")
     record = round_trip(
         RecordSpec(203, 0, 3, b"", (BlockSpec(0, 1663, 5, 100, 1, image=page(0, 0)), bare))
     )
-    assert [block.block for block in record.blocks_without_image()] == [7]
+    assert [(block.block, block.image is None) for block in record.blocks] == [
+        (1, False),
+        (7, True),
+    ]
 
 
 @settings(max_examples=200, deadline=None)

@@ -76,13 +76,6 @@ class WalRecord:
     origin: int = 0
     toplevel_xid: int = 0
 
-    def blocks_without_image(self) -> tuple[BlockRef, ...]:
-        """Block references that carry no page image.
-
-        A store that replays only images must raise an alarm for each: its page would go stale.
-        """
-        return tuple(block for block in self.blocks if block.image is None)
-
 
 @dataclass(frozen=True, slots=True)
 class BlockSpec:

@@ -86,18 +86,6 @@ def standby_status(status: StandbyStatus) -> bytes:
     )
 
 
-def hot_standby_feedback(feedback: HotStandbyFeedback) -> bytes:
-    """A hot standby feedback message."""
-    return _FEEDBACK.pack(
-        b"h",
-        feedback.sent_at_us,
-        feedback.xmin,
-        feedback.xmin_epoch,
-        feedback.catalog_xmin,
-        feedback.catalog_xmin_epoch,
-    )
-
-
 def parse_from_server(message: bytes) -> XLogData | Keepalive:
     """What a sender of WAL sent; ``ProtocolError`` for anything else."""
     kind = message[:1]
