@@ -80,6 +80,16 @@ class Faults:
             await node.resume()
 
     @asynccontextmanager
+    async def disk_stall(self, node: NodeHandle) -> AsyncIterator[None]:
+        """No call of a node's disk returns."""
+        disk = self._backend.disk(node.name)
+        disk.stall()
+        try:
+            yield
+        finally:
+            disk.resume()
+
+    @asynccontextmanager
     async def object_store_outage(self) -> AsyncIterator[None]:
         """S3 is away."""
         async with _outage(self._backend.object_store):

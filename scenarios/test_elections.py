@@ -1,13 +1,13 @@
 """Leaders come and go, each with another view of the safekeepers, and die with WAL half delivered.
 
 Every leader must find what its predecessors acknowledged, and no safekeeper may keep what a leader
-before wrote to a minority once a later one has decided otherwise.
+before wrote to a minority once a later one has decided otherwise. Safekeepers come back at any
+moment, also in the middle of the next election.
 """
 
 from __future__ import annotations
 
 import asyncio
-import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 
@@ -21,58 +21,80 @@ from harness.topology import Topology
 from harness.workload import LoadOptions
 from harness.world import World
 
-LEADERS = 6
+REIGNS = 6
 SHORT_S = 2.0
 
 
-@asynccontextmanager
-async def away(world: World, safekeeper: SafekeeperHandle, who: str) -> AsyncIterator[None]:
-    """One safekeeper is out of the leader's reach for a while, one way or another."""
-    chance, faults = world.generator(f"away {world.now_s()} {safekeeper.name}"), world.faults
-    match chance.randrange(5):
-        case 0:
-            await safekeeper.kill(host=chance.random() < 0.7)
-            yield
-            await safekeeper.start()
-        case 1:
-            async with faults.pause(safekeeper):
+class Reigns:
+    """One compute after the other, on safekeepers of which some are ``away``."""
+
+    def __init__(self, world: World, cluster: Cluster, endpoint: EndpointHandle) -> None:
+        self.world = world
+        self.chance = world.generator("reigns")
+        self._members = cluster.safekeepers
+        self._endpoint = endpoint
+        self._away: dict[str, AsyncExitStack] = {}
+
+    async def one(self) -> None:
+        """A leader is elected, works, loses sight of safekeepers, and dies writing."""
+        await self._elect()
+        options = LoadOptions(clients=self.chance.choice([1, 4]), think_s=0.005, read_fraction=0.2)
+        async with self.world.load(self._endpoint, options) as load:
+            await load.progress(self.chance.randint(1, 40))
+            if self.chance.random() < 0.5:
+                await self.come_back(0)
+            await self._send_away(self.chance.randint(0, len(self._members)))
+            with suppress(NotLive):
+                within_s = self.chance.uniform(0.0, SHORT_S)
+                await load.progress(self.chance.randint(1, 20), within_s=within_s)
+            await self._endpoint.kill()
+
+    async def _elect(self) -> None:
+        """A compute starts; meanwhile safekeepers come back, all or a majority, and links break."""
+        start = asyncio.create_task(self._endpoint.start())
+        await asyncio.wait([start], timeout=self.chance.choice([0.0, 0.001, 0.05]))
+        minority = (len(self._members) - 1) // 2
+        await self.come_back(self.chance.randint(0, minority))
+        for _ in range(self.chance.choice([0, 0, 4])):
+            await asyncio.wait([start], timeout=self.chance.uniform(0.0, 0.02))
+            safekeeper = self.chance.choice(self._members)
+            self.world.faults.reset(self._endpoint.name, safekeeper.name)
+        await start
+
+    async def _send_away(self, count: int) -> None:
+        for safekeeper in self.chance.sample(self._members, count):
+            if safekeeper.name not in self._away:
+                stack = self._away[safekeeper.name] = AsyncExitStack()
+                await stack.enter_async_context(self._trouble(safekeeper))
+
+    async def come_back(self, but: int) -> None:
+        """Safekeepers come back, in any order, until only ``but`` of them are away."""
+        names = self.chance.sample(sorted(self._away), len(self._away))
+        for name in names[but:]:
+            await self._away.pop(name).aclose()
+
+    @asynccontextmanager
+    async def _trouble(self, safekeeper: SafekeeperHandle) -> AsyncIterator[None]:
+        """One safekeeper is dead, frozen, slow, or out of the leader's reach."""
+        faults, leader = self.world.faults, self._endpoint.name
+        match self.chance.randrange(6):
+            case 0:
+                await safekeeper.kill(host=self.chance.random() < 0.7)
                 yield
-        case 2:
-            async with faults.hold(who, safekeeper.name, both=chance.random() < 0.5):
-                yield
-        case way:
-            async with faults.partition(who, safekeeper.name, both=way == 3):
-                yield
-
-
-async def lead(cluster: Cluster, endpoint: EndpointHandle, chance: random.Random) -> None:
-    """A leader starts, perhaps while its connections break."""
-    safekeepers = [node.name for node in cluster.safekeepers]
-    start = asyncio.create_task(endpoint.start())
-    for _ in range(chance.choice([0, 0, 4])):
-        await asyncio.wait([start], timeout=chance.uniform(0.0, 0.02))
-        cluster.world.faults.reset(endpoint.name, chance.choice(safekeepers))
-    await start
-
-
-async def one_reign(world: World, cluster: Cluster, endpoint: EndpointHandle) -> None:
-    """A leader without some safekeepers loses sight of more of them, and dies writing."""
-    chance = world.generator(f"reign {world.now_s()}")
-    members = chance.sample(cluster.safekeepers, len(cluster.safekeepers))
-    minority = (len(members) - 1) // 2
-    missing = chance.randint(0, minority)
-    options = LoadOptions(clients=chance.choice([1, 4]), think_s=0.005, read_fraction=0.2)
-    async with AsyncExitStack() as reign:
-        for safekeeper in members[:missing]:
-            await reign.enter_async_context(away(world, safekeeper, endpoint.name))
-        await lead(cluster, endpoint, chance)
-        load = await reign.enter_async_context(world.load(endpoint, options))
-        await load.progress(chance.randint(1, 40))
-        for safekeeper in members[missing : missing + chance.randint(0, len(members) - missing)]:
-            await reign.enter_async_context(away(world, safekeeper, endpoint.name))
-        with suppress(NotLive):
-            await load.progress(chance.randint(1, 20), within_s=chance.uniform(0.0, SHORT_S))
-        await endpoint.kill()
+                await safekeeper.start()
+            case 1:
+                async with faults.pause(safekeeper):
+                    yield
+            case 2:
+                both = self.chance.random() < 0.5
+                async with faults.hold(leader, safekeeper.name, both=both):
+                    yield
+            case 3:
+                async with faults.disk_stall(safekeeper):
+                    yield
+            case way:
+                async with faults.partition(leader, safekeeper.name, both=way == 4):
+                    yield
 
 
 @pytest.mark.computes("walgen", reason="PostgreSQL takes seconds to start, six times")
@@ -90,8 +112,10 @@ async def test_leaders_come_and_go(world: World) -> None:
     )
     endpoint = await cluster.endpoint("main")
     await endpoint.kill()
-    for _ in range(LEADERS):
-        await one_reign(world, cluster, endpoint)
+    reigns = Reigns(world, cluster, endpoint)
+    for _ in range(REIGNS):
+        await reigns.one()
+    await reigns.come_back(0)
     await endpoint.start()
     async with world.load(endpoint) as load:
         await load.progress(20)
