@@ -122,7 +122,7 @@ def _about(request: AdminRequest) -> list[Thing]:
 
 
 def _losses(events: Iterable[Event]) -> dict[str, list[float]]:
-    """When each node's disk was wiped or began to lie."""
+    """When each node's disk was wiped, or began to lie or ended: it may lie in between."""
     found: dict[str, list[float]] = {}
     for event in events:
         if event.kind == "process" and event.fields["state"] == "wiped":

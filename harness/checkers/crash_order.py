@@ -92,6 +92,6 @@ class CrashOrder:
                     del bound[here]
 
     def _fault(self, event: Event) -> None:
-        """A fault says of itself whether it damages its targets' disks."""
-        if event.fields.get("damage"):
+        """A fault says of itself whether it damages its targets' disks; a wipe ends the damage."""
+        if event.fields.get("damage") and event.fields["verb"] != "end":
             self._damaged.update(str(event.fields.get("target", "")).split())

@@ -150,7 +150,7 @@ class Nemesis:
         targets = record.step.strike.targets
         if targets:
             fields["target"] = " ".join(targets)
-        if verb != "end" and record.fault.damage is Damage.WRONG:
+        if record.fault.damage is Damage.WRONG:
             fields["damage"] = record.fault.damage.value  # Oracles ask no more of these disks.
         self._stage.backend.note("fault", {**fields, **_plain(record)})
 
