@@ -19,6 +19,7 @@ from harness.artifacts import write_artifacts
 from harness.composition import worlds
 from harness.errors import HarnessError, UnsupportedFault
 from harness.failures import describe, present
+from harness.reproducible import run_and_sample
 from harness.runner import RunResult, Scenario, WorldRunner
 from harness.verdict import (
     NO_POSTGRES_IN_SIM,
@@ -163,7 +164,7 @@ def _run(config: pytest.Config, scenario: Scenario, settings: RunSettings) -> Ru
         runner = runner_for(config, settings.world)
     except HarnessError as error:
         return RunResult.without_run(settings, error)
-    return runner.run(scenario, settings)
+    return run_and_sample(runner, scenario, settings)
 
 
 def base_nodeid(item: pytest.Function) -> str:

@@ -1,0 +1,87 @@
+"""Runs that the seed does not decide alone are found, and where they part."""
+
+from __future__ import annotations
+
+import itertools
+import os
+
+import pytest
+
+from harness.backend import Event
+from harness.reproducible import EVERY, NotReproducible, run_and_sample
+from harness.runner import Evidence, RunResult, Scenario
+from harness.topology import THREE_SAFEKEEPERS
+from harness.verdict import RunSettings, Verdict
+from harness.world import World
+from sim.runner import SimRunner
+from storage.roles import ROLES
+
+
+class ScriptedRunner:
+    """Runs nothing; every call returns the next of some results."""
+
+    world = "sim"
+    computes = ("walgen",)
+
+    def __init__(self, *results: tuple[str, list[Event]]) -> None:
+        self.results = itertools.cycle(results)
+        self.runs = 0
+
+    def run(self, scenario: Scenario, settings: RunSettings) -> RunResult:
+        self.runs += 1
+        digest, events = next(self.results)
+        evidence = Evidence(events=events)
+        return RunResult(settings, Verdict.PASSED, None, digest, 1, 1, 1.0, 0.1, evidence)
+
+    def close(self) -> None:
+        pass
+
+
+async def nothing(world: World) -> None:
+    pass
+
+
+def event(value: int) -> Event:
+    return Event(1.5, "sk0", "lsn", {"value": value})
+
+
+@pytest.mark.parametrize(
+    ("digest", "seed", "runs"), [("a", 0, 2), ("a", EVERY, 2), ("a", 1, 1), ("", 0, 1)]
+)
+def test_which_runs_are_in_the_sample(digest: str, seed: int, runs: int) -> None:
+    runner = ScriptedRunner((digest, []))
+    result = run_and_sample(runner, nothing, RunSettings("sim", "walgen", seed))
+    assert result.verdict is Verdict.PASSED
+    assert runner.runs == runs
+
+
+@pytest.mark.parametrize(
+    ("other", "where"),
+    [
+        (
+            [event(1), event(3)],
+            r"event 1 is \[1.500000 sk0 lsn value=2\] in the first and \[.*value=3\]",
+        ),
+        ([event(1)], "event 1 is .*value=2.* in the first and missing in the next"),
+        ([event(1), event(2)], "every event is the same"),
+    ],
+)
+def test_the_first_difference_is_named(other: list[Event], where: str) -> None:
+    runner = ScriptedRunner(("a", [event(1), event(2)]), ("b", other))
+    result = run_and_sample(runner, nothing, RunSettings("sim", "walgen", 0))
+    assert result.verdict is Verdict.ERROR
+    assert isinstance(result.error, NotReproducible)
+    with pytest.raises(NotReproducible, match=where):
+        raise result.error
+
+
+def test_a_scenario_that_looks_outside_is_found() -> None:
+    async def curious(world: World) -> None:
+        cluster = await world.start(THREE_SAFEKEEPERS)
+        endpoint = await cluster.endpoint("main")
+        await endpoint.put(1, "x" * (1 + next(counter)))
+
+    counter = itertools.count(os.getpid() % 7)
+    result = run_and_sample(SimRunner(ROLES), curious, RunSettings("sim", "walgen", 0))
+    assert result.verdict is Verdict.ERROR
+    assert "event" in str(result.error)
