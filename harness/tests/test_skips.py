@@ -1,0 +1,38 @@
+"""What does not run everywhere is on a reviewed list: ``scenarios/skips.txt``.
+
+A scenario that quietly left a world would be missed by nobody.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import inspect
+from collections.abc import Iterator
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+REVIEWED = ROOT / "scenarios" / "skips.txt"
+
+
+def restrictions() -> Iterator[str]:
+    """A line for each marker of a scenario, and for each ability that one asks for."""
+    for path in sorted((ROOT / "scenarios").glob("test_*.py")):
+        module = importlib.import_module(f"scenarios.{path.stem}")
+        for name, function in inspect.getmembers(module, inspect.isfunction):
+            if name.startswith("test_"):
+                for mark in getattr(function, "pytestmark", []):
+                    if mark.name in ("worlds", "computes"):
+                        only = ", ".join(mark.args)
+                        yield f"{path.name}::{name} {mark.name} {only}: {mark.kwargs['reason']}"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".needs"):
+                yield f"{path.name} needs {ast.unparse(node.args[0])}"
+
+
+def test_every_restriction_is_reviewed_and_no_review_is_stale() -> None:
+    found = sorted(set(restrictions()))
+    reviewed = REVIEWED.read_text(encoding="utf-8").splitlines()
+
+    assert found, "no restriction is found at all: this test looks in the wrong place"
+    assert found == reviewed, f"review the difference, then bring {REVIEWED.name} up to date"
