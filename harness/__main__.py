@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,10 +16,12 @@ from harness.bug_catch import bug_of
 from harness.bug_table import BugsOptions, hunt_bugs
 from harness.composition import benches
 from harness.errors import CheckFailed, HarnessError
+from harness.faulting.minimise import minimise_run
 from harness.single import run_once
 from harness.sweep import SweepOptions, sweep
 from harness.verdict import (
     EXIT_CODES,
+    INTERRUPTED,
     NO_POSTGRES_IN_SIM,
     RunSettings,
     Verdict,
@@ -38,6 +41,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except HarnessError as error:
         print(f"seawall: {error}", file=sys.stderr)
         return EXIT_CODES[Verdict.ERROR]
+    except KeyboardInterrupt:
+        print("seawall: interrupted", file=sys.stderr)
+        return INTERRUPTED
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -50,6 +56,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--seed", type=_seed, default=0)
     run.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
     run.add_argument("--artifacts", default="", help="directory for logs and events of the run")
+    run.add_argument("--plan", default="", help="carry this file's plan of faults out")
     run.add_argument("--bug", default="", help="put a bug of the bank back first")
     run.set_defaults(command=_run)
     many = commands.add_parser("sweep", help="run one scenario in sim for a range of seeds")
@@ -61,6 +68,12 @@ def _parser() -> argparse.ArgumentParser:
     many.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
     many.add_argument("--records", default="", help="append a JSON line for each run to this file")
     many.set_defaults(command=_sweep)
+    smaller = commands.add_parser("minimise", help="leave out what a failing plan does not need")
+    smaller.add_argument("nodeid", help="a campaign, as replay lines name it")
+    smaller.add_argument("--seed", type=_seed, default=0)
+    smaller.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
+    smaller.add_argument("--output", default="plan.json", help="where the smaller plan goes")
+    smaller.set_defaults(command=_minimise)
     _add_bugs(commands.add_parser("bugs", help="hunt the bugs of the bank in sim"))
     bench = commands.add_parser("bench", help="run a benchmark; ends with one JSON line")
     bench.add_argument("name", help="one of BENCHES in conftest.py; a wrong name lists them")
@@ -104,7 +117,9 @@ def _count(text: str) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     if (arguments.world, arguments.compute) == ("sim", "postgres"):
         raise HarnessError(NO_POSTGRES_IN_SIM)
-    settings = RunSettings(arguments.world, arguments.compute, arguments.seed, arguments.policy)
+    settings = RunSettings(
+        arguments.world, arguments.compute, arguments.seed, arguments.policy, arguments.plan
+    )
     if arguments.artifacts:
         check_writable(Path(arguments.artifacts), "--artifacts")
     if arguments.bug:
@@ -117,6 +132,13 @@ def _run(arguments: argparse.Namespace) -> int:
         print(f"artifacts: {Path(arguments.artifacts, record.artifacts)}")
     print(record.line())
     return EXIT_CODES[record.verdict]
+
+
+def _minimise(arguments: argparse.Namespace) -> int:
+    check_file(Path(arguments.output), "--output")
+    settings = RunSettings("sim", "walgen", arguments.seed, arguments.policy)
+    print(minimise_run(arguments.nodeid, settings, Path(arguments.output)))
+    return 0
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
@@ -153,4 +175,5 @@ def _bench(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     sys.exit(main())

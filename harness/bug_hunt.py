@@ -6,14 +6,13 @@ turn. A red run counts only if the code without the bug passes the same seed.
 
 from __future__ import annotations
 
-import multiprocessing
-import os
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from harness.bug_catch import Catch, read_catches
 from harness.errors import HarnessError
+from harness.job_pool import job_pool
 from harness.single import run_seeds
 from harness.temporary import scratch_directory
 from harness.verdict import RunSettings, Verdict
@@ -130,7 +129,7 @@ def hunt_all(
 ) -> list[Hunt]:
     """Every hunt, spread over processes; ``seen`` is told of each as it ends."""
     hunts: list[Hunt] = []
-    with multiprocessing.get_context("spawn").Pool(jobs or os.cpu_count() or 1) as pool:
+    with job_pool(jobs) as pool:
         for hunt in pool.imap_unordered(go, quarries):
             hunts.append(hunt)
             seen(hunt)

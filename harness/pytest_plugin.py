@@ -21,6 +21,7 @@ from harness.errors import HarnessError, UnsupportedFault
 from harness.failures import describe, present
 from harness.reproducible import run_and_sample
 from harness.runner import RunResult, Scenario, WorldRunner
+from harness.single import RECORDS
 from harness.verdict import (
     NO_POSTGRES_IN_SIM,
     RunRecord,
@@ -45,6 +46,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--runs", type=int, default=1, help="how many seeds in sim (default 1)")
     group.addoption("--policy", default="random", choices=POLICIES, help="order of ready tasks")
     group.addoption("--only-scenario", default="", help="node id without world and compute")
+    group.addoption("--plan", default="", help="carry this file's plan of faults out")
     group.addoption("--records", default="", help="append a JSON line for each run to this file")
     group.addoption(
         "--artifacts", default="", help="directory for logs, events and pictures of each run"
@@ -123,7 +125,8 @@ def _cases(config: pytest.Config, world: str, compute: str) -> Iterator[RunSetti
     runs = config.getoption("--runs") if world == "sim" else 1
     first = config.getoption("--seed")
     for seed in range(first, first + runs):
-        yield RunSettings(world, compute, seed, config.getoption("--policy"))
+        policy, plan = config.getoption("--policy"), config.getoption("--plan")
+        yield RunSettings(world, compute, seed, policy, plan)
 
 
 def _case_id(config: pytest.Config, case: RunSettings) -> str:
@@ -153,6 +156,8 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         pytest.skip(str(result.error))
     if path := pyfuncitem.config.getoption("--records"):
         append_record(Path(path), record)
+    if told := pyfuncitem.config.stash.get(RECORDS, None):
+        told(record)
     if result.error is not None:
         raise result.error
     return True

@@ -5,14 +5,16 @@ from __future__ import annotations
 import contextlib
 import io
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
 
 from harness.errors import HarnessError
-from harness.temporary import scratch_directory
-from harness.verdict import RunRecord, RunSettings, read_records
+from harness.verdict import RunRecord, RunSettings
+
+RECORDS = pytest.StashKey[Callable[[RunRecord], object]]()
+"""Where a plugin says who is to be told of every record of the session."""
 
 _WORLD_IN_ID = re.compile(r"\[(.*-)?(sim|real)-(walgen|postgres)(-seed\d+)?(-.*)?\]$")
 """As pytest shows it in the ids of its tests."""
@@ -36,20 +38,36 @@ def run_seeds(
     nodeid: str, settings: RunSettings, *, runs: int, extra: Sequence[str] = ()
 ) -> list[RunRecord]:
     """Run a scenario for ``runs`` seeds from ``settings.seed``; one record for each."""
-    with scratch_directory("seawall-records-") as directory:
-        path = directory / "records.jsonl"
-        arguments = [nodeid.partition("[")[0], "-q", "-p", "no:cacheprovider", "--no-header"]
-        arguments += ["--only-scenario", nodeid, "--records", str(path), *extra]
-        arguments += ["--world", settings.world, "--compute", settings.compute]
-        arguments += ["--seed", str(settings.seed), "--runs", str(runs)]
-        arguments += ["--policy", settings.policy]
-        output = io.StringIO()
-        with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
-            code = pytest.main(arguments)
-        records = read_records(path)
-    if not records:
+    arguments = [nodeid.partition("[")[0], "-q", "-p", "no:cacheprovider", "--no-header"]
+    arguments += ["--only-scenario", nodeid, *extra]
+    arguments += ["--world", settings.world, "--compute", settings.compute]
+    arguments += ["--seed", str(settings.seed), "--runs", str(runs)]
+    arguments += ["--policy", settings.policy]
+    collector = _Collector()
+    output = io.StringIO()
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
+        code = pytest.main(arguments, plugins=[collector])
+    if collector.interrupted:
+        raise KeyboardInterrupt
+    if not collector.records:
         raise HarnessError(_why_nothing_ran(nodeid, settings, int(code), output.getvalue()))
-    return records
+    return collector.records
+
+
+class _Collector:
+    """A pytest plugin that takes the records of a session, past every file."""
+
+    def __init__(self) -> None:
+        self.records: list[RunRecord] = []
+        self.interrupted = False
+
+    def pytest_configure(self, config: pytest.Config) -> None:
+        """Have every record told."""
+        config.stash[RECORDS] = self.records.append
+
+    def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
+        """Note a Ctrl-C, which pytest swallows; its subclasses are meant by who raised them."""
+        self.interrupted = excinfo.type is KeyboardInterrupt
 
 
 def _why_nothing_ran(nodeid: str, settings: RunSettings, code: int, output: str) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import sys
 import time
@@ -15,8 +14,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from harness.errors import HarnessError
+from harness.job_pool import job_pool
 from harness.single import run_seeds
-from harness.verdict import RunRecord, RunSettings, Verdict, append_record
+from harness.verdict import INTERRUPTED, RunRecord, RunSettings, Verdict, append_record
 
 CHUNK = 20
 SHOWN_FAILURES = 10
@@ -58,38 +58,58 @@ def _chunks(options: SweepOptions, size: int) -> Iterator[_Chunk]:
 def sweep(options: SweepOptions) -> int:
     """Run every seed; prints failures with their replay line and one closing line.
 
-    Returns 0 if all passed, 1 if any failed, 2 for errors, 3 if some were inconclusive.
+    Returns 0 if all passed, 1 if any failed, 2 for errors, 3 if some were inconclusive, 130 if it
+    was interrupted: the closing line then counts what had ended.
     """
     jobs = options.jobs or os.cpu_count() or 1
     size = max(1, min(CHUNK, len(options.seeds) // jobs))
-    verdicts: Counter[Verdict] = Counter()
-    shown = 0
-    console = Console(stderr=True)
+    tally = _Tally(options.records)
     started_s = time.monotonic()
+    interrupted = False
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
     with (
-        multiprocessing.get_context("spawn").Pool(jobs, maxtasksperchild=50) as pool,
-        Progress(*columns, TimeRemainingColumn(), console=console) as progress,
+        job_pool(jobs) as pool,
+        Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
     ):
         task = progress.add_task("sweep", total=len(options.seeds))
-        for found in pool.imap_unordered(_run_chunk, list(_chunks(options, size))):
-            if isinstance(found, str):
-                raise HarnessError(found)
-            for record in found:
-                verdicts[record.verdict] += 1
-                if options.records:
-                    append_record(Path(options.records), record)
-                if record.verdict is not Verdict.PASSED and shown < SHOWN_FAILURES:
-                    shown += 1
-                    _print_failure(progress.console, record)
-            progress.update(
-                task, advance=len(found), description=f"failed {verdicts[Verdict.FAILED]}"
-            )
+        try:
+            for found in pool.imap_unordered(_run_chunk, list(_chunks(options, size))):
+                if isinstance(found, str):
+                    raise HarnessError(found)
+                tally.add(found, progress.console)
+                failed = tally.verdicts[Verdict.FAILED]
+                progress.update(task, advance=len(found), description=f"failed {failed}")
+        except KeyboardInterrupt:
+            interrupted = True
     wall_s = time.monotonic() - started_s
-    if (more := verdicts.total() - verdicts[Verdict.PASSED] - shown) > 0:
-        print(f"{more} more not green; --records FILE keeps every run", file=sys.stderr)
-    print(_closing_line(verdicts, wall_s))
-    return _exit_code(verdicts)
+    if tally.not_shown:
+        print(f"{tally.not_shown} more not green; --records FILE keeps all", file=sys.stderr)
+    if interrupted:
+        print("seawall: interrupted; counted is what had ended", file=sys.stderr)
+    print(_closing_line(tally.verdicts, wall_s))
+    return INTERRUPTED if interrupted else _exit_code(tally.verdicts)
+
+
+class _Tally:
+    """What has ended so far; ``records`` is a file to append to, or empty."""
+
+    def __init__(self, records: str) -> None:
+        self._records = records
+        self.verdicts: Counter[Verdict] = Counter()
+        self.not_shown = 0
+
+    def add(self, found: list[RunRecord], console: Console) -> None:
+        """Count runs, keep them, and print the first few that are not green."""
+        for record in found:
+            self.verdicts[record.verdict] += 1
+            if self._records:
+                append_record(Path(self._records), record)
+            if record.verdict is Verdict.PASSED:
+                continue
+            if self.verdicts.total() - self.verdicts[Verdict.PASSED] <= SHOWN_FAILURES:
+                _print_failure(console, record)
+            else:
+                self.not_shown += 1
 
 
 def _print_failure(console: Console, record: RunRecord) -> None:

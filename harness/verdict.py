@@ -28,6 +28,9 @@ NO_POSTGRES_IN_SIM = (
     "--compute postgres runs real processes: add --world real, or choose --compute walgen"
 )
 
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of shells."""
+
 EXIT_CODES = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.INCONCLUSIVE: 3, Verdict.ERROR: 2}
 
 
@@ -39,6 +42,8 @@ class RunSettings:
     compute: str
     seed: int
     policy: str = "random"
+    plan: str = ""
+    """A file with the plan of faults to carry out, instead of the one that the seed draws."""
 
     def replay(self, nodeid: str) -> str:
         """The one command that runs this again."""
@@ -46,6 +51,8 @@ class RunSettings:
         words += ["--compute", self.compute, "--seed", str(self.seed)]
         if self.world == "sim" and self.policy != "random":
             words += ["--policy", self.policy]
+        if self.plan:
+            words += ["--plan", self.plan]
         return shlex.join(words)
 
 
@@ -118,10 +125,3 @@ def append_record(path: Path, record: RunRecord) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("a", encoding="utf-8") as file:
         file.write(record.to_json() + "\n")
-
-
-def read_records(path: Path) -> list[RunRecord]:
-    """Every record of a file; an empty list if there is none."""
-    if not path.exists():
-        return []
-    return [RunRecord.from_json(line) for line in path.read_text(encoding="utf-8").splitlines()]

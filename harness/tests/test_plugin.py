@@ -1,8 +1,11 @@
 """The pytest plugin and the command line, over a toy world that needs no loop of its own."""
 
 import json
+import os
+import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -56,6 +59,9 @@ BENCHES = {"toy": lambda: {"speed": 3}, "broken": broken_bench}
 """
 
 SCENARIOS = """
+import asyncio
+from pathlib import Path
+
 import pytest
 from harness.errors import CheckFailed, UnsupportedFault
 from harness.runner import Inconclusive
@@ -86,6 +92,12 @@ async def test_proves_nothing(world):
 @pytest.mark.worlds("sim", reason="needs virtual time")
 async def test_only_in_sim(world):
     assert world.world == "sim"
+
+
+async def test_hangs_at_seed_3(world):
+    if world.seed == 3:
+        Path("began").touch()
+        await asyncio.get_running_loop().create_future()
 
 
 def test_compares_worlds(run_in):
@@ -243,6 +255,57 @@ def test_replay_lines_of_a_sweep_can_be_copied(suite):
     assert "2 more not green" in found.stderr
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (["run", "--seed", "3"], ""),
+        (["sweep", "--seeds", "1:40", "--jobs", "2"], "seeds=0 passed=0 failed=0"),
+    ],
+    ids=["run", "sweep"],
+)
+def test_an_interrupted_command_says_so_and_leaves_nothing(suite, words, last, number):
+    temporary = suite / "temporary"
+    temporary.mkdir()
+    command = [sys.executable, "-m", "harness", *words, "test_toy.py::test_hangs_at_seed_3"]
+    process = subprocess.Popen(
+        command,
+        cwd=suite,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "TMPDIR": str(temporary)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    try:
+        deadline_s = time.monotonic() + 30.0
+        while not (suite / "began").exists():
+            assert time.monotonic() < deadline_s and process.poll() is None
+            time.sleep(0.01)
+        # A terminal's Ctrl-C goes to all of them; others name one.
+        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+        out, err = process.communicate(timeout=30.0)
+    finally:
+        process.kill()
+
+    assert process.returncode == 130
+    assert "seawall: interrupted" in err
+    assert "Traceback" not in err
+    assert out.startswith(last)
+    assert list(temporary.iterdir()) == []
+    while _group_lives(process.pid):  # The tracker of semaphores ends a moment after its owner.
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+def _group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
 def test_a_world_that_cannot_be_made_is_an_error_with_one_sentence(suite):
     found = harness(suite, "run", "test_toy.py::test_passes", "--world", "real", WITHOUT_REAL="yes")
 
@@ -282,9 +345,9 @@ def test_bench_ends_with_one_json_line(suite):
     assert json.loads(found.stdout.splitlines()[-1]) == {"speed": 3}
 
 
-@pytest.mark.parametrize("command", [("run",), ("sweep", "--seeds", "0:2", "--jobs", "1")])
-def test_temporary_directory_that_is_none_is_named(suite, command):
-    found = harness(suite, *command, "test_toy.py::test_passes", TMPDIR="/no/where")
+def test_temporary_directory_that_is_none_is_named(suite):
+    words = ("sweep", "test_toy.py::test_passes", "--seeds", "0:2", "--jobs", "1")
+    found = harness(suite, *words, TMPDIR="/no/where")
 
     assert "TMPDIR='/no/where' is not a directory you can write to" in found.stderr
     assert "Traceback" not in found.stderr

@@ -1,0 +1,36 @@
+"""Processes that run seeds side by side and end with us, whatever they were at."""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import multiprocessing.pool
+import os
+import signal
+import tempfile
+from collections.abc import Iterator
+
+from harness.temporary import scratch_directory
+
+TASKS_PER_PROCESS = 50
+
+
+@contextlib.contextmanager
+def job_pool(jobs: int) -> Iterator[multiprocessing.pool.Pool]:
+    """A pool of ``jobs`` processes, 0: one a core; on exit they are killed and their files gone."""
+    context = multiprocessing.get_context("spawn")
+    with (
+        scratch_directory("seawall-jobs-") as directory,
+        context.Pool(
+            jobs or os.cpu_count() or 1,
+            initializer=_begin,
+            initargs=(str(directory),),
+            maxtasksperchild=TASKS_PER_PROCESS,
+        ) as pool,
+    ):
+        yield pool
+
+
+def _begin(directory: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C of the terminal is for our owner.
+    tempfile.tempdir = directory
