@@ -24,11 +24,11 @@ from storage.pageserver.memory_layer import Version
 from storage.pageserver.sized_cache import SizedCache
 from storage.ports import Disk, File
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 HEADER_SIZE = 512
 ENTRIES_PER_BLOCK = 190
 _MAGIC = b"SWLAYER\n"
-_HEADER = struct.Struct(">8sHIQQQQ")
+_HEADER = struct.Struct(">8sHIQQQQI")
 _ENTRY = struct.Struct(">18sQBQII")
 _VERSION_KEY_SIZE = KEY_SIZE + 8
 _ROOT_ENTRY = struct.Struct(">26sQI")
@@ -62,13 +62,15 @@ class Header:
     index_offset: int
     root_offset: int
     root_length: int
+    body_crc: int
+    """CRC-32C of everything behind the header: what the writer meant to be there."""
 
     def encode(self) -> bytes:
         """The header block."""
         name = self.name.encode()
         body = _HEADER.pack(
             _MAGIC, FORMAT_VERSION, len(name), self.entries, self.index_offset,
-            self.root_offset, self.root_length,
+            self.root_offset, self.root_length, self.body_crc,
         ) + name  # fmt: skip
         assert len(body) <= HEADER_SIZE - _CRC.size, f"layer name {self.name} is too long"
         body = body.ljust(HEADER_SIZE - _CRC.size, b"\0")
@@ -80,11 +82,26 @@ class Header:
         body = _checked(data, f"header of {path}")
         if len(data) != HEADER_SIZE:
             raise CorruptData(f"header of {path} has {len(data)} bytes instead of {HEADER_SIZE}")
-        magic, version, length, entries, index, root, root_length = _HEADER.unpack_from(body)
+        magic, version, length, entries, index, root, root_length, body_crc = _HEADER.unpack_from(
+            body
+        )
         if magic != _MAGIC or version != FORMAT_VERSION:
             raise CorruptData(f"{path} is no layer of format {FORMAT_VERSION}: {magic!r} {version}")
         name = body[_HEADER.size : _HEADER.size + length].decode()
-        return cls(name, entries, index, root, root_length)
+        return cls(name, entries, index, root, root_length, body_crc)
+
+
+def check_whole(data: bytes, path: str) -> None:
+    """Check all bytes of a layer against its header; ``CorruptData`` names ``path``.
+
+    A disk may have put other bytes there than were written; such a layer must not spread.
+    """
+    header = Header.decode(data[:HEADER_SIZE], path)
+    found = google_crc32c.value(data[HEADER_SIZE:])
+    if found != header.body_crc:
+        raise CorruptData(
+            f"{path} is not what was written: checksum {found:08X}, not {header.body_crc:08X}"
+        )
 
 
 def _checked(data: bytes, what: str) -> bytes:
@@ -108,6 +125,7 @@ class LayerWriter:
         self._buffered = 0
         self._index: list[bytes] = []
         self._last = b""
+        self._crc = 0
 
     @property
     def size(self) -> int:
@@ -154,7 +172,12 @@ class LayerWriter:
         self._append(body + _CRC.pack(google_crc32c.value(body)))
         await self._flush()
         header = Header(
-            str(name), len(self._index), index_offset, root_offset, self._offset - root_offset
+            str(name),
+            len(self._index),
+            index_offset,
+            root_offset,
+            self._offset - root_offset,
+            self._crc,
         )
         await self._file.pwrite(0, header.encode())
         await self._file.fsync()
@@ -170,6 +193,7 @@ class LayerWriter:
             data = b"".join(self._buffer)
             start = self._offset - self._buffered
             self._buffer, self._buffered = [], 0
+            self._crc = google_crc32c.extend(self._crc, data)
             await self._file.pwrite(start, data)
 
 

@@ -15,7 +15,7 @@ from storage.durable import TEMPORARY_SUFFIX, parent_of
 from storage.errors import CorruptData, FileMissing
 from storage.ids import TenantTimelineId
 from storage.pageserver.layer import Layer
-from storage.pageserver.layer_file import BlockCache, LayerReader, LayerWriter
+from storage.pageserver.layer_file import BlockCache, LayerReader, LayerWriter, check_whole
 from storage.pageserver.layer_map import LayerMap
 from storage.pageserver.layer_name import LayerName
 from storage.pageserver.remote import RemoteTenant
@@ -110,6 +110,7 @@ class LayerFiles:
         data = await self._remote.get(self._remote.layer_key(self._ident.timeline_id, name))
         if len(data) != size:
             raise CorruptData(f"object of layer {name} has {len(data)} bytes instead of {size}")
+        check_whole(data, f"object of layer {name}")
         temporary = self._temporary(f"{name}.download")
         file = await self._disk.open(temporary, create=True)
         try:

@@ -19,6 +19,7 @@ from storage.pageserver.backoff import Backoff
 from storage.pageserver.environment import Environment
 from storage.pageserver.index import TimelineIndex
 from storage.pageserver.layer import Layer
+from storage.pageserver.layer_file import check_whole
 from storage.pageserver.layer_name import LayerName
 from storage.pageserver.remote import RemoteTenant
 from storage.pageserver.upload_queue import (
@@ -153,6 +154,7 @@ class Uploader:
     async def _upload_layer(self, layer: Layer) -> None:
         if not self.superseded:
             data = await read_file(self._disk, layer.path)
+            check_whole(data, layer.path)
             assert len(data) == layer.size, f"{layer.path}: {len(data)} of {layer.size} bytes"
             await self._remote.put(self._remote.layer_key(self._timeline_id, layer.name), data)
 

@@ -13,12 +13,19 @@ from hypothesis import strategies as st
 
 import sim
 from sim.disk import SimDisk
+from storage.durable import read_file
 from storage.errors import CorruptData, NotReady
 from storage.lsn import Lsn
 from storage.pageserver import values
 from storage.pageserver.gate import Gate
 from storage.pageserver.keys import FIRST_KEY, LAST_KEY, Key
-from storage.pageserver.layer_file import ENTRIES_PER_BLOCK, LayerReader, LayerWriter
+from storage.pageserver.layer_file import (
+    ENTRIES_PER_BLOCK,
+    HEADER_SIZE,
+    LayerReader,
+    LayerWriter,
+    check_whole,
+)
 from storage.pageserver.layer_map import LayerMap
 from storage.pageserver.layer_name import LayerKind, LayerName
 from storage.pageserver.memory_layer import MemoryLayer, Version
@@ -185,6 +192,25 @@ async def _read_everything(disk: Disk, made: History) -> None:
             await reader.collect(k, Lsn(0), Lsn(1 << 30), [])
     finally:
         await reader.close()
+
+
+def test_a_whole_file_is_checked_before_it_spreads() -> None:
+    """A write that a disk put elsewhere once reached the object store, and replaced the truth."""
+
+    async def story(loop: sim.SimLoop) -> None:
+        generator = random.Random(5)
+        disk = SimDisk(loop, generator).view()
+        size = await write(disk, history(generator, 50, keys=5), NAME)
+        whole = await read_file(disk, "layer")
+        check_whole(whole, "layer")
+        for at in (HEADER_SIZE, size // 2, size - 1):
+            altered = whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :]
+            with pytest.raises(CorruptData, match="layer is not what was written"):
+                check_whole(altered, "layer")
+        with pytest.raises(CorruptData):
+            check_whole(whole[:-1], "layer")
+
+    in_sim(story)
 
 
 def test_a_file_under_another_layers_name_is_refused() -> None:
