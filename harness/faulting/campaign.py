@@ -7,13 +7,16 @@ twice: of the plan's core while the rest stays broken, and of everything once al
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable
+from pathlib import Path
 
 from harness.faulting.fault import Strike
 from harness.faulting.liveness import Liveness
 from harness.faulting.nemesis import Nemesis
 from harness.faulting.plan import Plan
 from harness.faulting.process import crash
+from harness.faulting.profiles import draw_plan
 from harness.faulting.stage import Stage
 from harness.faulting.supervisor import Supervisor
 from harness.faulting.traffic import Traffic
@@ -25,12 +28,20 @@ WARM_UP_COMMITS = 5
 LIVE_WITHIN_S = 60.0
 
 
+def plan_for(world: World, profile: str) -> Plan:
+    """The plan of this run: that of ``--plan``, or else one drawn from the profile."""
+    if world.settings.plan:
+        return Plan.read(Path(world.settings.plan))
+    return draw_plan(profile, world.generator("plan"))
+
+
 async def run_campaign(world: World, plan: Plan) -> Nemesis:
     """Carry a plan out in a fresh world and leave a healthy cluster; the nemesis has the records.
 
     Raises ``CheckFailed`` and its kin for what the system does wrong, ``Inconclusive`` if no fault
     had an effect. The error's notes hold the plan.
     """
+    world.backend.note("plan", {"json": json.dumps(plan.to_json())})
     try:
         return await Campaign(world, plan).run()
     except Exception as error:
@@ -60,6 +71,7 @@ class Campaign:
         await traffic.load.progress(WARM_UP_COMMITS)
         await _beside(self._phases(stage, nemesis), Supervisor(stage).run(), stage.control.run())
         await traffic.stop()
+        _keep_alive(stage)
         await self._retire(stage)
         _judge_effects(nemesis)
         return nemesis
@@ -98,6 +110,17 @@ class Campaign:
         for name in stage.lost:
             if stage.running(name):
                 await stage.handle(name).stop()
+
+
+def _keep_alive(stage: Stage) -> None:
+    """What TCP's keep-alive does hours later: connections whose other end is long gone break.
+
+    A machine that died in silence never says so, and its peers wait for it until then.
+    """
+    names = [node.name for node in stage.cluster.nodes] + list(stage.cluster.endpoints)
+    for number, name in enumerate(names):
+        for other in names[number + 1 :]:
+            stage.backend.network.reset(name, other)
 
 
 def _judge_effects(nemesis: Nemesis) -> None:

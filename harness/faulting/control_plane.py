@@ -7,6 +7,7 @@ requests until that is so, as any reconciling control plane does. Faults only ch
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from harness.errors import NotLive, NotYet
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from harness.faulting.stage import Stage
 
 RETRY_S = 0.5
+LOOK_S = 1.0
 ASK_S_MAX = 5.0
 SUBSCRIBE_S_MAX = 1.0
 ASKING = (HttpError, OSError, TimeoutError, NotLive, NotYet)
@@ -50,10 +52,22 @@ class ControlPlane:
     async def run(self) -> None:
         """Reconcile for ever."""
         while True:
-            await self._changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(LOOK_S):
+                    await self._changed.wait()
             self._changed.clear()
+            if self.settled.is_set() and await self._is_superseded(self.home):
+                self.settled.clear()
             while not self.settled.is_set():
                 await self._reconcile(self.home)
+
+    async def _is_superseded(self, home: PageserverHandle) -> bool:
+        """Whether somebody attached the tenant elsewhere, such as a request that came late."""
+        try:
+            async with asyncio.timeout(ASK_S_MAX):
+                return (await home.timeline(self._timeline)).superseded
+        except ASKING:
+            return False
 
     async def _reconcile(self, home: PageserverHandle) -> None:
         try:
@@ -69,6 +83,8 @@ class ControlPlane:
     async def _settle(self, home: PageserverHandle) -> None:
         """Attach, wait for the WAL, move the primary, detach everywhere else."""
         tenant_id = self._timeline.tenant_id
+        if await self._is_superseded(home):
+            await home.detach(tenant_id)
         await home.attach(tenant_id)
         deaf = await self._subscribe(home)
         committed = self._stage.world.history.acknowledged_lsn(str(self._timeline))

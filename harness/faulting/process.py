@@ -48,9 +48,13 @@ async def _kill_host(stage: Stage, strike: Strike) -> Undo:
 async def _stop(stage: Stage, strike: Strike) -> Undo:
     for target in strike.targets:
         stage.held_down[target] = "stopped"
-        if stage.running(target):
-            await stage.handle(target).stop()
-            stage.counts[f"process/{target}.stops"] += 1
+        try:
+            if stage.running(target):
+                await stage.handle(target).stop()
+                stage.counts[f"process/{target}.stops"] += 1
+        except BaseException:
+            stage.held_down.pop(target)
+            raise
     return _up_again(stage, strike)
 
 
