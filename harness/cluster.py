@@ -151,12 +151,7 @@ class Cluster:
 
         Returns that LSN. A safekeeper may learn of the last commit later than the client did.
         """
-        known = [
-            (await safekeeper.timeline(timeline)).commit_lsn
-            for safekeeper in self.safekeepers
-            if safekeeper.running
-        ]
-        committed = max([self.world.history.acknowledged_lsn(str(timeline)), *known])
+        committed = await self._committed_lsn(timeline)
 
         async def reached() -> Lsn:
             try:
@@ -171,6 +166,20 @@ class Cluster:
 
         what = f"{pageserver.name} catches up with {committed}"
         return await self.world.eventually(reached, within_s=within_s, what=what)
+
+    async def _committed_lsn(self, timeline: TenantTimelineId) -> Lsn:
+        """At least everything that was acknowledged to a client by now."""
+        known = [
+            (await safekeeper.timeline(timeline)).commit_lsn
+            for safekeeper in self.safekeepers
+            if safekeeper.running
+        ]
+        acknowledged = self.world.history.acknowledged_lsn(str(timeline))
+        if not acknowledged:  # PostgreSQL tells its clients no LSN, but its proposer knows.
+            for each in self.endpoints.values():
+                if each.running and not each.pinned and each.timeline == timeline:
+                    known.append(Lsn.parse((await each.endpoint.status())["commit_lsn"]))
+        return max([acknowledged, *known])
 
     async def absent(self, pageserver: PageserverHandle, tenant_id: TenantId) -> None:
         """Wait until the pageserver does not know the tenant any more."""
