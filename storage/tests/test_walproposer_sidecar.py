@@ -321,6 +321,12 @@ def test_what_cannot_work_is_said():
     async def story(cluster: Cluster, postgres: FakePostgres):
         for changes, complaint in (
             ({"cache_pages": 5}, "unknown option 'cache_pages'"),
+            ({"proposer_id": "7"}, "option proposer_id is '7'; int expected"),
+            ({"system_id": -1}, "option system_id is -1; int expected"),
+            ({"pg_version": True}, "option pg_version is True; int expected"),
+            ({"callmemaybe": 1}, "option callmemaybe is 1; bool expected"),
+            ({"safekeepers": "sk0:5454"}, "option safekeepers is 'sk0:5454'"),
+            ({"tenant_id": 5}, "option tenant_id is 5; str expected"),
             ({"pageserver": "ps0"}, "'ps0' is not host:port"),
             ({"tenant_id": "zzz"}, "'zzz' is not a TenantId"),
         ):

@@ -59,6 +59,7 @@ class SidecarOptions:
         for name in known[:-1]:
             if name not in options:
                 raise BadRequest(f"option {name} is missing")
+        _check_types(options)
         given = cls(**{**options, "safekeepers": tuple(options["safekeepers"])})
         try:
             for address in (given.pageserver, *given.safekeepers):
@@ -75,6 +76,21 @@ class SidecarOptions:
             )
         except ValueError as error:
             raise BadRequest(str(error)) from None
+
+
+def _check_types(options: Mapping[str, Any]) -> None:
+    """``BadRequest`` names the first option of the wrong type."""
+    for field in fields(SidecarOptions):
+        value = options.get(field.name, field.default)
+        fits = {
+            "str": isinstance(value, str),
+            "int": type(value) is int and value >= 0,
+            "bool": isinstance(value, bool),
+            "tuple[str, ...]": isinstance(value, (list, tuple))
+            and all(isinstance(each, str) for each in value),
+        }
+        if not fits[str(field.type)]:
+            raise BadRequest(f"option {field.name} is {value!r}; {field.type} expected")
 
 
 class Sidecar:
