@@ -128,7 +128,7 @@ class Client:
         try:
             answer = await self.endpoint.run(kind, args)
         except Refused as error:
-            history.fail(index, self.now_s(), Outcome.FAILED, str(error))
+            history.fail(index, self.now_s(), Outcome.FAILED, f"{error.sqlstate}: {error}")
             raise
         except BaseException as error:
             history.fail(index, self.now_s(), Outcome.UNKNOWN, str(error) or type(error).__name__)

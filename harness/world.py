@@ -45,6 +45,7 @@ class World:
         self.history = History()
         self.clusters: list[Cluster] = []
         self.allowances: list[Allowance] = []
+        self.refusals: list[Allowance] = []
         self.judged: Counter[str] = Counter()
         self._loads = 0
 
@@ -69,6 +70,10 @@ class World:
     def expect_log(self, pattern: str, *, reason: str, node: str = ".*") -> None:
         """Expect warnings and errors that match ``pattern``; every other one fails the run."""
         self.allowances.append(Allowance(pattern, reason, node))
+
+    def expect_refusal(self, pattern: str, *, reason: str) -> None:
+        """Expect operations to be refused with a message that matches ``pattern``."""
+        self.refusals.append(Allowance(pattern, reason))
 
     async def start(self, topology: Topology) -> Cluster:
         """Start a cluster and return when every node of it accepts connections."""

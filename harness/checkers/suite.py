@@ -15,6 +15,7 @@ from harness.checkers.logs import check_logs
 from harness.checkers.lsn_order import check_lsn_order
 from harness.checkers.quorum_order import check_quorum_order
 from harness.checkers.reads_equal_model import check_reads
+from harness.checkers.refusals import check_refusals
 from harness.checkers.storage_agrees import check_leftovers, check_storage
 from harness.endpoint import Refused
 from harness.errors import Inconclusive
@@ -34,6 +35,9 @@ async def check_world(world: World) -> None:
         await check_storage(cluster)
         await check_leftovers(cluster)
         world.judged["admin"] += await check_admin_state(cluster)
+    world.judged["refusals"] += check_refusals(
+        world.history, world.backend.events(), world.refusals
+    )
     world.judged["reads"] += check_reads(world.history)
     world.judged["commit_order"] += check_commit_order(world.history)
     world.judged["dependencies"] += check_dependency_cycles(world.history)
