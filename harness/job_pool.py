@@ -6,8 +6,10 @@ import contextlib
 import multiprocessing
 import multiprocessing.pool
 import os
+import shutil
 import signal
 import tempfile
+import threading
 from collections.abc import Iterator
 
 from harness.temporary import scratch_directory
@@ -34,3 +36,13 @@ def job_pool(jobs: int) -> Iterator[multiprocessing.pool.Pool]:
 def _begin(directory: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C of the terminal is for our owner.
     tempfile.tempdir = directory
+    threading.Thread(target=_end_with_owner, args=(directory,), name="owner", daemon=True).start()
+
+
+def _end_with_owner(directory: str) -> None:
+    """An owner that was killed cannot tell its pool, which would work on for nobody."""
+    owner = multiprocessing.parent_process()
+    assert owner is not None, "this is a process of a pool"
+    owner.join()
+    shutil.rmtree(directory, ignore_errors=True)
+    os._exit(1)

@@ -1,5 +1,6 @@
 """The pytest plugin and the command line, over a toy world that needs no loop of its own."""
 
+import contextlib
 import json
 import os
 import signal
@@ -255,6 +256,40 @@ def test_replay_lines_of_a_sweep_can_be_copied(suite):
     assert "2 more not green" in found.stderr
 
 
+@pytest.fixture
+def hanging(suite):
+    """Starts a command that comes to hang in a session of its own; gives what waits for that."""
+    (suite / "temporary").mkdir()
+    command = [sys.executable, "-m", "harness"]
+    with contextlib.ExitStack() as stack:
+
+        def start(*words):
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [*command, *words, "test_toy.py::test_hangs_at_seed_3"],
+                    cwd=suite,
+                    env={"PYTHONPATH": str(ROOT), "PATH": "/bin", "TMPDIR": f"{suite}/temporary"},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+            stack.callback(process.kill)
+            eventually(lambda: (suite / "began").exists() or process.poll() is not None)
+            assert process.poll() is None
+            return process
+
+        yield start
+
+
+def eventually(check):
+    deadline_s = time.monotonic() + 30.0
+    while not check():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("words", "last"),
@@ -264,38 +299,28 @@ def test_replay_lines_of_a_sweep_can_be_copied(suite):
     ],
     ids=["run", "sweep"],
 )
-def test_an_interrupted_command_says_so_and_leaves_nothing(suite, words, last, number):
-    temporary = suite / "temporary"
-    temporary.mkdir()
-    command = [sys.executable, "-m", "harness", *words, "test_toy.py::test_hangs_at_seed_3"]
-    process = subprocess.Popen(
-        command,
-        cwd=suite,
-        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin", "TMPDIR": str(temporary)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        deadline_s = time.monotonic() + 30.0
-        while not (suite / "began").exists():
-            assert time.monotonic() < deadline_s and process.poll() is None
-            time.sleep(0.01)
-        # A terminal's Ctrl-C goes to all of them; others name one.
-        (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
-        out, err = process.communicate(timeout=30.0)
-    finally:
-        process.kill()
+def test_an_interrupted_command_says_so_and_leaves_nothing(suite, hanging, words, last, number):
+    process = hanging(*words)
+    # A terminal's Ctrl-C goes to all of them; others name one.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    out, err = process.communicate(timeout=30.0)
 
     assert process.returncode == 130
     assert "seawall: interrupted" in err
     assert "Traceback" not in err
     assert out.startswith(last)
-    assert list(temporary.iterdir()) == []
-    while _group_lives(process.pid):  # The tracker of semaphores ends a moment after its owner.
-        assert time.monotonic() < deadline_s
-        time.sleep(0.01)
+    assert list((suite / "temporary").iterdir()) == []
+    # The tracker of semaphores ends a moment after its owner.
+    eventually(lambda: not _group_lives(process.pid))
+
+
+def test_a_killed_sweep_takes_its_processes_along(suite, hanging):
+    process = hanging("sweep", "--seeds", "3:5", "--jobs", "2")
+    process.kill()
+    process.wait()
+
+    eventually(lambda: not _group_lives(process.pid))
+    assert list((suite / "temporary").iterdir()) == []
 
 
 def _group_lives(group):
