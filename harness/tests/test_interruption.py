@@ -1,0 +1,89 @@
+"""Commands that are interrupted, asked to end, or killed: they say so and leave nothing."""
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+
+from harness.tests.toy_suite import ROOT, suite
+
+__all__ = ["suite"]
+
+
+@pytest.fixture
+def hanging(suite):
+    """Starts a command that comes to hang in a session of its own; gives what waits for that."""
+    (suite / "temporary").mkdir()
+    command = [sys.executable, "-m", "harness"]
+    with contextlib.ExitStack() as stack:
+
+        def start(*words):
+            process = stack.enter_context(
+                subprocess.Popen(
+                    [*command, *words, "test_toy.py::test_hangs_at_seed_3"],
+                    cwd=suite,
+                    env={"PYTHONPATH": str(ROOT), "PATH": "/bin", "TMPDIR": f"{suite}/temporary"},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                    start_new_session=True,
+                )
+            )
+            stack.callback(process.kill)
+            eventually(lambda: (suite / "began").exists() or process.poll() is not None)
+            assert process.poll() is None
+            return process
+
+        yield start
+
+
+def eventually(check):
+    deadline_s = time.monotonic() + 30.0
+    while not check():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("words", "last"),
+    [
+        (["run", "--seed", "3"], ""),
+        (["sweep", "--seeds", "3:4", "--jobs", "2"], "seeds=0 passed=0 failed=0"),
+    ],
+    ids=["run", "sweep"],
+)
+def test_an_interrupted_command_says_so_and_leaves_nothing(suite, hanging, words, last, number):
+    process = hanging(*words)
+    # A terminal's Ctrl-C goes to all of them; others name one.
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)
+    out, err = process.communicate(timeout=30.0)
+
+    assert process.returncode == 130
+    assert "seawall: interrupted" in err
+    assert "Traceback" not in err
+    assert out.startswith(last)
+    assert list((suite / "temporary").iterdir()) == []
+    # The tracker of semaphores ends a moment after its owner.
+    eventually(lambda: not _group_lives(process.pid))
+
+
+def test_a_killed_sweep_takes_its_processes_along(suite, hanging):
+    process = hanging("sweep", "--seeds", "3:5", "--jobs", "2")
+    process.kill()
+    process.wait()
+
+    eventually(lambda: not _group_lives(process.pid))
+    assert list((suite / "temporary").iterdir()) == []
+
+
+def _group_lives(group):
+    try:
+        os.killpg(group, 0)
+    except ProcessLookupError:
+        return False
+    return True
