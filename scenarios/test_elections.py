@@ -25,14 +25,24 @@ REIGNS = 6
 SHORT_S = 2.0
 
 
-class Reigns:
-    """One compute after the other, on safekeepers of which some are ``away``."""
+async def end_all(endpoints: list[EndpointHandle]) -> None:
+    """Computes die, unless they were deposed already."""
+    for endpoint in endpoints:
+        if endpoint.running:
+            await endpoint.kill()
 
-    def __init__(self, world: World, cluster: Cluster, endpoint: EndpointHandle) -> None:
+
+class Reigns:
+    """One compute after the other, on safekeepers of which some are ``away``.
+
+    ``endpoints``: two that take turns; the one before may still live, and know of nothing.
+    """
+
+    def __init__(self, world: World, cluster: Cluster, endpoints: list[EndpointHandle]) -> None:
         self.world = world
         self.chance = world.generator("reigns")
         self._members = cluster.safekeepers
-        self._endpoint = endpoint
+        self._endpoint, self._before = endpoints
         self._away: dict[str, AsyncExitStack] = {}
 
     async def one(self) -> None:
@@ -47,10 +57,16 @@ class Reigns:
             with suppress(NotLive):
                 within_s = self.chance.uniform(0.0, SHORT_S)
                 await load.progress(self.chance.randint(1, 20), within_s=within_s)
-            await self._endpoint.kill()
+            self._endpoint, self._before = self._before, self._endpoint
+            if self.chance.random() < 0.5:
+                await end_all([self._before])
+            else:
+                await self._elect()  # Clients of the one before still write.
 
     async def _elect(self) -> None:
         """A compute starts; meanwhile safekeepers come back, all or a majority, and links break."""
+        if self._endpoint.running:
+            return
         start = asyncio.create_task(self._endpoint.start())
         await asyncio.wait([start], timeout=self.chance.choice([0.0, 0.001, 0.05]))
         minority = (len(self._members) - 1) // 2
@@ -110,12 +126,14 @@ async def test_leaders_come_and_go(world: World) -> None:
             },
         )
     )
-    endpoint = await cluster.endpoint("main")
-    await endpoint.kill()
-    reigns = Reigns(world, cluster, endpoint)
+    endpoints = [await cluster.endpoint(name) for name in ("even", "odd")]
+    world.expect_log(r"crashed: Deposed|Deposed: term", reason="a leader that was replaced ends")
+    await end_all(endpoints)
+    reigns = Reigns(world, cluster, endpoints)
     for _ in range(REIGNS):
         await reigns.one()
     await reigns.come_back(0)
-    await endpoint.start()
-    async with world.load(endpoint) as load:
+    await end_all(endpoints)
+    await endpoints[0].start()
+    async with world.load(endpoints[0]) as load:
         await load.progress(20)
