@@ -12,7 +12,6 @@ from harness.faulting.campaign import plan_for, run_campaign
 from harness.world import World
 
 
-@pytest.mark.computes("walgen", reason="compute faults race the two nodes of a PostgreSQL")
 @pytest.mark.computes("walgen", reason="restarts of PostgreSQL take longer than the faults last")
 @pytest.mark.parametrize("profile", ["calm", "lossy", "hostile", "swarm"])
 async def test_campaign(world: World, profile: str) -> None:
