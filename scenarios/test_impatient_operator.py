@@ -56,21 +56,24 @@ async def send(requests: list[Request], chance: random.Random) -> None:
             await ask(request)
 
 
+def kill_host(pageserver: PageserverHandle) -> Request:
+    """The machine dies."""
+    return lambda: pageserver.kill(host=True)
+
+
 async def one_round(world: World, cluster: Cluster, chance: random.Random) -> None:
     """Requests, and perhaps a trouble that begins somewhere in the middle of them."""
     pageserver = chance.choice(cluster.pageservers)
     requests = asyncio.create_task(send(draw_requests(cluster, pageserver, chance), chance))
-    trouble = chance.choice(["", "", "stop", "kill", "object store", "object store"])
-    if trouble:
-        await asyncio.wait([requests], timeout=chance.choice([0.001, 0.02, 0.05]))
     async with AsyncExitStack() as troubles:
-        if trouble == "stop":
-            await pageserver.stop()
-        elif trouble == "kill":
-            await pageserver.kill(host=chance.random() < 0.5)
-        elif trouble == "object store":
+        if chance.random() < 0.4:
+            await asyncio.wait([requests], timeout=chance.choice([0.001, 0.02, 0.05]))
             await troubles.enter_async_context(world.faults.object_store_outage())
-            await asyncio.wait([requests], timeout=chance.choice([0.02, 0.2, 2.0]))
+        if chance.random() < 0.4:
+            await asyncio.wait([requests], timeout=chance.choice([0.001, 0.02, 0.2]))
+            end = chance.choice([pageserver.stop, pageserver.kill, kill_host(pageserver)])
+            await end()
+        await asyncio.wait([requests], timeout=chance.choice([0.02, 0.2, 2.0]))
     await requests
     if not pageserver.running:
         await pageserver.start()

@@ -17,6 +17,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from typing import Any
 
 from storage.errors import SeawallError
+from storage.events import emit
 from storage.ids import TenantId, TimelineId
 from storage.log import TraceIds, one_line
 from storage.registration import (
@@ -190,6 +191,7 @@ class TaskRegistry:
             logger.info(
                 "task %s %s did not stop by itself; cancelled", entry.info.kind, entry.info.name
             )
+            emit("deaf_task", task=str(entry.info.kind), name=entry.info.name)
             entry.task.cancel("shutdown")
         stuck = await _still_running(late, CANCEL_GRACE_S)
         for entry in stuck:

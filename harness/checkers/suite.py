@@ -17,6 +17,7 @@ from harness.checkers.quorum_order import check_quorum_order
 from harness.checkers.reads_equal_model import check_reads
 from harness.checkers.refusals import check_refusals
 from harness.checkers.storage_agrees import check_leftovers, check_storage
+from harness.checkers.tasks_heed import check_tasks_heed
 from harness.endpoint import Refused
 from harness.errors import Inconclusive
 
@@ -101,6 +102,8 @@ def check_after_stop(world: World) -> None:
         check_evidence(events, logs, _expected(world, cluster))
     world.judged["lsn_order"] += check_lsn_order(events)
     world.judged["crash_order"] += check_crash_order(events)
+    if error_s == 0:
+        world.judged["tasks_heed"] += check_tasks_heed(events)
     if counted:
         world.judged["quorum_order"] += check_quorum_order(events, safekeepers=counted)
     check_logs(logs, world.allowances)
