@@ -56,23 +56,22 @@ async def send(requests: list[Request], chance: random.Random) -> None:
             await ask(request)
 
 
-def kill_host(pageserver: PageserverHandle) -> Request:
-    """The machine dies."""
-    return lambda: pageserver.kill(host=True)
-
-
 async def one_round(world: World, cluster: Cluster, chance: random.Random) -> None:
     """Requests, and perhaps a trouble that begins somewhere in the middle of them."""
     pageserver = chance.choice(cluster.pageservers)
     requests = asyncio.create_task(send(draw_requests(cluster, pageserver, chance), chance))
+    ends: list[Request] = [
+        lambda: pageserver.stop(),
+        lambda: pageserver.kill(),
+        lambda: pageserver.kill(host=True),
+    ]
     async with AsyncExitStack() as troubles:
         if chance.random() < 0.4:
             await asyncio.wait([requests], timeout=chance.choice([0.001, 0.02, 0.05]))
             await troubles.enter_async_context(world.faults.object_store_outage())
         if chance.random() < 0.4:
             await asyncio.wait([requests], timeout=chance.choice([0.001, 0.02, 0.2]))
-            end = chance.choice([pageserver.stop, pageserver.kill, kill_host(pageserver)])
-            await end()
+            await chance.choice(ends)()
         await asyncio.wait([requests], timeout=chance.choice([0.02, 0.2, 2.0]))
     await requests
     if not pageserver.running:
