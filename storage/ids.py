@@ -25,6 +25,11 @@ class _HexId(str):
         return cls(f"{entropy.getrandbits(128):032x}")
 
 
+def is_id(text: str) -> bool:
+    """Whether a text is written as an id is; what is not was never named by us."""
+    return _HEX.match(text) is not None
+
+
 class TenantId(_HexId):
     """Identifies a tenant: the unit of attachment and migration."""
 

@@ -52,6 +52,7 @@ LAYERS = (
     (
         "storage.node",
         "storage.durable",
+        "storage.checked_json",
         "storage.tasks",
         "storage.registration",
         "storage.log",

@@ -6,12 +6,9 @@ Whatever it does not name does not exist: local files and objects beside it are 
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
-from typing import Any
 
-import google_crc32c
-
+from storage import checked_json
 from storage.errors import CorruptData
 from storage.ids import TimelineId
 from storage.lsn import INVALID_LSN, Lsn
@@ -40,9 +37,8 @@ class TimelineIndex:
     layers: tuple[tuple[LayerName, int], ...] = ()
 
     def encode(self) -> bytes:
-        """JSON text, the checksum over everything else inside."""
+        """JSON text with a checksum."""
         body = {
-            "format": FORMAT_VERSION,
             "timeline_id": self.timeline_id,
             "generation": self.generation,
             "pg_version": self.pg_version,
@@ -54,18 +50,13 @@ class TimelineIndex:
             "ancestor_lsn": str(self.ancestor_lsn),
             "layers": [{"name": str(name), "size": size} for name, size in self.layers],
         }
-        return json.dumps({**body, "checksum": _checksum(body)}, indent=1).encode()
+        return checked_json.encode(body, FORMAT_VERSION)
 
     @classmethod
     def decode(cls, data: bytes, source: str) -> TimelineIndex:
         """Inverse of :meth:`encode`; ``CorruptData`` naming ``source``."""
+        body = checked_json.decode(data, FORMAT_VERSION, source)
         try:
-            body: dict[str, Any] = json.loads(data)
-            stored = body.pop("checksum")
-            if stored != _checksum(body):
-                raise CorruptData(f"{source} fails its checksum {stored}")
-            if body["format"] != FORMAT_VERSION:
-                raise CorruptData(f"{source} has format {body['format']}, not {FORMAT_VERSION}")
             ancestor = body["ancestor_timeline_id"]
             return cls(
                 timeline_id=TimelineId(body["timeline_id"]),
@@ -81,7 +72,3 @@ class TimelineIndex:
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptData(f"{source} is not a timeline index: {error!r}") from error
-
-
-def _checksum(body: dict[str, Any]) -> str:
-    return f"{google_crc32c.value(json.dumps(body, sort_keys=True).encode()):08x}"

@@ -57,12 +57,15 @@ class LayerFiles:
         return f"{self._directory}/{name}"
 
     async def load(self, listed: Iterable[tuple[LayerName, int]]) -> list[Layer]:
-        """The layers an index lists; removes every other file, and those of a wrong size."""
+        """The layers an index lists; removes other layers, those of a wrong size and temporary
+        files. A file of any other name is not ours to remove."""
         await make_directory(self._disk, self._directory)
         layers = {str(name): Layer(name, size, self.path(name)) for name, size in listed}
         for text in await self._disk.listdir(self._directory):
             path = f"{self._directory}/{text}"
-            if text not in layers or await self._size(path) != layers[text].size:
+            if not LayerName.is_name(text) and not text.endswith(TEMPORARY_SUFFIX):
+                logger.info("leaving %s alone: it is no layer", path)
+            elif text not in layers or await self._size(path) != layers[text].size:
                 logger.info("removing %s: the index does not name it so", path)
                 await self._disk.unlink(path)
         await self._disk.sync_dir(self._directory)

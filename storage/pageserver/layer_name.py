@@ -73,6 +73,11 @@ class LayerName:
             int(generation, 16),
         )
 
+    @staticmethod
+    def is_name(text: str) -> bool:
+        """Whether a text is written as the name of a layer is."""
+        return _TEXT.match(text) is not None
+
     @property
     def is_image(self) -> bool:
         """Whether the layer holds one complete picture instead of a stretch of history."""

@@ -8,7 +8,7 @@ cannot harm the newer one. A timeline exists exactly when it has an index.
 from __future__ import annotations
 
 import asyncio
-import json
+import dataclasses
 import logging
 import random
 import re
@@ -16,6 +16,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import TypeVar
 
+from storage import checked_json
 from storage.errors import (
     Conflict,
     CorruptData,
@@ -38,26 +39,29 @@ T = TypeVar("T")
 
 _GENERATION = re.compile(r"-([0-9a-f]{8})(?:\.json)?\Z")
 
+ATTACHMENT_FORMAT = 1
+
 _INDEX = re.compile(r"timelines/([0-9a-f]{32})/index-([0-9a-f]{8})\.json\Z")
 
 
 @dataclass(frozen=True, slots=True)
 class Attachment:
-    """Content of ``generation.json``: the newest attachment's number and its node's name."""
+    """Content of ``generation.json``: whose it is, the newest attachment's number, its node."""
 
+    tenant_id: TenantId
     generation: int
     node: str
 
     def encode(self) -> bytes:
-        """JSON text."""
-        return json.dumps({"generation": self.generation, "node": self.node}).encode()
+        """JSON text with a checksum."""
+        return checked_json.encode(dataclasses.asdict(self), ATTACHMENT_FORMAT)
 
     @classmethod
     def decode(cls, data: bytes, source: str) -> Attachment:
         """Inverse of :meth:`encode`; ``CorruptData`` naming ``source``."""
+        body = checked_json.decode(data, ATTACHMENT_FORMAT, source)
         try:
-            body = json.loads(data)
-            return cls(int(body["generation"]), str(body["node"]))
+            return cls(TenantId(body["tenant_id"]), int(body["generation"]), str(body["node"]))
         except (ValueError, KeyError, TypeError) as error:
             raise CorruptData(f"{source} is not an attachment record: {error!r}") from error
 
@@ -150,11 +154,14 @@ class RemoteTenant:
             )
         except ObjectMissing:
             raise NotFound(f"tenant {self.tenant_id} does not exist in the object store") from None
-        return Attachment.decode(data, self._attachment_key)
+        newest = Attachment.decode(data, self._attachment_key)
+        if newest.tenant_id != self.tenant_id:
+            raise CorruptData(f"{self._attachment_key} is of tenant {newest.tenant_id}")
+        return newest
 
     async def create(self, node: str) -> int:
         """Make a new tenant; returns its first generation. ``Conflict`` if it exists."""
-        attachment = Attachment(1, node)
+        attachment = Attachment(self.tenant_id, 1, node)
         try:
             await self.persistently(
                 "creation",
@@ -176,7 +183,7 @@ class RemoteTenant:
                 "reading the generation", lambda: self._head_or_missing()
             )
             newest = await self.newest_attachment()
-            claim = Attachment(newest.generation + 1, node)
+            claim = Attachment(self.tenant_id, newest.generation + 1, node)
             try:
                 await self._bounded(
                     self._objects.put(self._attachment_key, claim.encode(), if_etag=before)
@@ -224,7 +231,11 @@ class RemoteTenant:
                 f"download of {key}",
                 lambda key=key: self._objects.get(key),  # type: ignore[misc]
             )
-            found[timeline_id] = TimelineIndex.decode(data, key)
+            index = TimelineIndex.decode(data, key)
+            if (index.timeline_id, index.generation) != (timeline_id, max(generations)):
+                other = f"timeline {index.timeline_id}, generation {index.generation}"
+                raise CorruptData(f"{key} is the index of {other}")
+            found[timeline_id] = index
         return found
 
     async def put_index(self, index: TimelineIndex, *, previous_etag: str | None) -> str:

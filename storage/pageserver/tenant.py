@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Iterator
 
 from storage.errors import CorruptData, NotFound
 from storage.events import emit
-from storage.ids import TenantId, TenantTimelineId, TimelineId
+from storage.ids import TenantId, TenantTimelineId, TimelineId, is_id
 from storage.lsn import INVALID_LSN
 from storage.pageserver.compaction import Compactor
 from storage.pageserver.discovery import BrokerDiscovery
@@ -81,12 +81,12 @@ class Tenant:
             self._activate(timeline)
 
     async def _remove_unknown(self, indexes: dict[TimelineId, TimelineIndex]) -> None:
-        """Remove directories of timelines that have no index."""
+        """Remove directories of timelines that have no index, and nothing else."""
         disk = self._environment.ports.disk
         directory = f"{tenant_directory(self.tenant_id)}/timelines"
         await disk.mkdir(directory)
         for name in await disk.listdir(directory):
-            if name not in indexes:
+            if is_id(name) and name not in indexes:
                 logger.info("removing %s/%s: it has no index", directory, name)
                 await disk.rmtree(f"{directory}/{name}")
 

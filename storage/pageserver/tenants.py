@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from storage.errors import Conflict, CorruptData, NotFound, NotReady, PortError, RequestError
 from storage.events import emit
-from storage.ids import TenantId
+from storage.ids import TenantId, is_id
 from storage.pageserver import attached
 from storage.pageserver.backoff import Backoff
 from storage.pageserver.environment import Environment
@@ -68,16 +68,25 @@ class Tenants:
 
     async def load_attached(self) -> None:
         """At start: begin to attach what was attached before; returns before they are active."""
-        disk = self._environment.ports.disk
-        self._generations = await attached.load(disk)
-        await disk.mkdir(TENANTS)
-        for name in await disk.listdir(TENANTS):
-            if name not in self._generations:
-                logger.info("removing %s/%s: the tenant is not attached", TENANTS, name)
-                await disk.rmtree(f"{TENANTS}/{name}")
+        known = await attached.load(self.disk)
+        self._generations = known or {}
+        await self.disk.mkdir(TENANTS)
+        names = await self.disk.listdir(TENANTS)
+        if known is None and names:
+            raise CorruptData(f"{TENANTS} has {len(names)} entries but {attached.PATH} is missing")
+        await self._remove_detached(names)
         for tenant_id, generation in self._generations.items():
             tenant = self._add(tenant_id)
             self._spawn_attach(tenant, partial(self._resume, tenant, generation))
+
+    async def _remove_detached(self, names: list[str]) -> None:
+        """Remove what a detach left behind; anything else is not ours to remove."""
+        for name in names:
+            if not is_id(name):
+                logger.info("leaving %s/%s alone: it is no tenant", TENANTS, name)
+            elif name not in self._generations:
+                logger.info("removing %s/%s: the tenant is not attached", TENANTS, name)
+                await self.disk.rmtree(f"{TENANTS}/{name}")
 
     async def create(self, tenant_id: TenantId) -> Tenant:
         """Make a new, empty tenant, attached here; ``Conflict`` if it exists."""

@@ -9,11 +9,11 @@ has made everything committed remotely consistent, so that a restart cannot make
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from storage import checked_json
 from storage.durable import read_file, replace_file
 from storage.errors import BadRequest, CorruptData, DiskError, FileMissing, NotFound, SeawallError
 from storage.ids import TenantId, TenantTimelineId, TimelineId
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 FILE = "callmemaybe.json"
+FORMAT_VERSION = 1
 CALL_TIMEOUT_S = 5.0
 
 Key = tuple[TenantTimelineId, str]
@@ -76,17 +77,19 @@ class CallMeMaybe:
         except FileMissing:
             return
         try:
-            for tenant_id, timeline_id, pageserver in json.loads(data):
+            body = checked_json.decode(data, FORMAT_VERSION, FILE)
+            for tenant_id, timeline_id, pageserver in body["subscriptions"]:
                 ids = TenantTimelineId(TenantId(tenant_id), TimelineId(timeline_id))
                 self._add(ids, pageserver)
-        except (ValueError, TypeError) as error:
+        except (CorruptData, BadRequest, ValueError, KeyError, TypeError) as error:
             raise CorruptData(f"{FILE}: {error}; remove it to forget subscriptions") from error
 
     async def _save(self) -> None:
         async with self._saving:
             rows = [[*key[0], key[1]] for key in self._subscriptions]
+            data = checked_json.encode({"subscriptions": rows}, FORMAT_VERSION)
             try:
-                await replace_file(self._environment.disk, FILE, json.dumps(rows).encode())
+                await replace_file(self._environment.disk, FILE, data)
             except DiskError as error:
                 logger.info("subscriptions are not saved: %s", one_line(error))
 

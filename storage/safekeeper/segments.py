@@ -7,6 +7,7 @@ from the caller: nothing here knows where the WAL ends.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from storage.durable import TEMPORARY_SUFFIX
@@ -20,6 +21,7 @@ WAL_TIMELINE = 1
 
 _ZEROS = bytes(1024 * 1024)
 _NAME_LENGTH = 24
+_NAME = re.compile(r"[0-9A-F]{24}\Z")
 
 
 class WalSegments:
@@ -43,6 +45,8 @@ class WalSegments:
                 self._existing.add(await self._check_segment(name))
 
     async def _check_segment(self, name: str) -> int:
+        if _NAME.match(name) is None:
+            raise CorruptData(f"{self._directory}/{name} is no segment; nobody here wrote it")
         per_xlog_id = 0x100000000 // self.segment_size
         segment = int(name[8:16], 16) * per_xlog_id + int(name[16:], 16)
         file = await self._disk.open(f"{self._directory}/{name}")

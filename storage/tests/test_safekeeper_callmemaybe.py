@@ -10,6 +10,7 @@ import pytest
 
 from harness.backend import NodeSpec
 from harness.errors import NodeDied
+from storage.durable import read_file
 from storage.errors import NotFound, NotReady
 from storage.http.client import HttpError, call
 from storage.lsn import Lsn
@@ -236,8 +237,11 @@ def test_a_corrupt_list_of_subscriptions_is_refused_by_name():
     async def story(cluster: Cluster, pageserver: FakePageserver):
         await subscribe(cluster)
         await cluster.backend.kill("sk0")
-        file = await cluster.backend.disk("sk0").view().open("callmemaybe.json")
-        await file.pwrite(0, b"{")
+        disk = cluster.backend.disk("sk0").view()
+        data = await read_file(disk, "callmemaybe.json")
+        assert data.count(b"ps0") == 1
+        file = await disk.open("callmemaybe.json")
+        await file.pwrite(data.index(b"ps0"), b"ps1")  # As likely a list as the true one.
         await cluster.backend.spawn(NodeSpec("sk0", "safekeeper", {"node_id": 0}))
         with pytest.raises(NodeDied, match=r"callmemaybe\.json: .*remove it"):
             await cluster.backend.wait_ready("sk0", within_s=10)
