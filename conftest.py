@@ -6,6 +6,7 @@ use, so that a simulation never pays for the real world's libraries.
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -15,6 +16,15 @@ from harness.bug import Bug
 from harness.runner import WorldRunner
 
 pytest_plugins = ("harness.pytest_plugin", "harness.bug_plugin", "reports.allure_hooks")
+
+
+def pytest_configure() -> None:
+    """Hear Ctrl-C: a shell that runs the suite in the background makes it and its children deaf.
+
+    Several tests interrupt a child and would wait for it until they are killed themselves.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def sim_runner() -> WorldRunner:

@@ -48,6 +48,12 @@ def eventually(check):
         time.sleep(0.01)
 
 
+def test_children_of_this_suite_hear_ctrl_c():
+    """A suite started with ``&`` is deaf to it, and what is ignored stays so in every child."""
+    check = "import signal; raise SystemExit(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    assert subprocess.run([sys.executable, "-c", check], timeout=30.0, check=False).returncode == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 @pytest.mark.parametrize(
     ("words", "last"),
