@@ -107,6 +107,12 @@ class Client:
         """Set, or with ``None`` remove, several keys at once: all or nothing."""
         return (await self.run(Kind.TXN, (dict(changes),))).lsn
 
+    async def transact(self, steps: Sequence[tuple[Any, ...]]) -> list[str | None]:
+        """Run steps (see :class:`harness.history.Kind`) as one transaction; the value of each
+        step's key after the step."""
+        values: list[str | None] = (await self.run(Kind.TRANSACT, (tuple(steps),))).value
+        return values
+
     async def get(self, key: int) -> str | None:
         """Value of a key, ``None`` if it is absent."""
         value: str | None = (await self.run(Kind.GET, (key,))).value

@@ -27,6 +27,10 @@ class Kind(enum.StrEnum):
     """(key,) → None"""
     TXN = "txn"
     """({key: value or None to delete},), all or nothing → None"""
+    TRANSACT = "transact"
+    """((step, …),), all or nothing → [value of each step's key after the step]. A step is
+    ``("read", key)``, ``("append", key, element)`` to a list, comma separated, or
+    ``("add", key, amount)`` to a number; at least one is no read"""
     GET = "get"
     """(key,) → value or None"""
     SCAN = "scan"
@@ -35,7 +39,7 @@ class Kind(enum.StrEnum):
     """() → sum of every value as an integer"""
 
 
-WRITES = frozenset({Kind.PUT, Kind.DELETE, Kind.TXN})
+WRITES = frozenset({Kind.PUT, Kind.DELETE, Kind.TXN, Kind.TRANSACT})
 
 
 class Outcome(enum.StrEnum):
@@ -99,11 +103,17 @@ class Operation(NamedTuple):
         return self.kind in WRITES
 
     def changes(self) -> Mapping[int, str | None]:
-        """What a write sets; ``None`` deletes. Empty for a read."""
+        """What a write sets; ``None`` deletes. Empty for a read, and for steps that were never
+        answered: what they set depends on what they found."""
         if self.kind is Kind.PUT:
             return {self.args[0]: self.args[1]}
         if self.kind is Kind.DELETE:
             return {self.args[0]: None}
+        if self.kind is Kind.TRANSACT:
+            if self.outcome is not Outcome.OK:
+                return {}
+            found = zip(self.args[0], self.result, strict=True)
+            return {step[1]: value for step, value in found if step[0] != "read"}
         return self.args[0] if self.kind is Kind.TXN else {}
 
     def __str__(self) -> str:
@@ -222,6 +232,15 @@ class History:
         for index in range(len(self)):
             yield self[index]
 
+    def transacted(self, timeline: str) -> frozenset[int]:
+        """Keys that steps of transactions change, on a timeline or before it was branched."""
+        point = self.branches.get(timeline)
+        found = set() if point is None else set(self.transacted(point.parent))
+        for source, kind, args in zip(self._sources, self._kinds, self._args, strict=True):
+            if kind is Kind.TRANSACT and source.timeline == timeline:
+                found.update(step[1] for step in args[0] if step[0] != "read")
+        return frozenset(found)
+
     def timelines(self) -> list[str]:
         """Timelines that operations name, sorted; each is a key space of its own."""
         return sorted({source.timeline for source in self._sources})
@@ -280,4 +299,6 @@ def _args_of(kind: Kind, args: list[Any]) -> tuple[Any, ...]:
     """Undo JSON, whose object keys are text."""
     if kind is Kind.TXN:
         return ({int(key): value for key, value in args[0].items()},)
+    if kind is Kind.TRANSACT:
+        return (tuple(tuple(step) for step in args[0]),)
     return tuple(args)

@@ -41,18 +41,22 @@ def statement_of(kind: Kind, args: tuple[Any, ...]) -> str:
         return f"put {args[0]} '{value}'"
     if kind is Kind.TXN:
         return f"txn {json.dumps(args[0], ensure_ascii=False)}"
+    if kind is Kind.TRANSACT:
+        return f"transact {json.dumps(args[0], ensure_ascii=False)}"
     return " ".join((kind, *map(str, args)))
 
 
 def answer_of(kind: Kind, result: Result) -> Answer:
-    """Value and LSN of a server's answer: writes return the LSN as a row, reads in their tag."""
-    if kind in WRITES:
+    """Value and LSN of a server's answer: in the tag of one with rows, else the LSN is the row."""
+    if kind in WRITES and kind is not Kind.TRANSACT:
         return Answer(None, Lsn.parse(_text(result, 0, 0)))
     lsn = Lsn.parse(result.tag.rsplit(" ", 1)[-1])
     if kind is Kind.GET:
         return Answer(result.rows[0][0] if result.rows else None, lsn)
     if kind is Kind.SUM:
         return Answer(int(_text(result, 0, 0)), lsn)
+    if kind is Kind.TRANSACT:
+        return Answer([row[1] for row in result.rows], lsn)
     return Answer(
         [(int(_text(result, row, 0)), _text(result, row, 1)) for row in range(len(result.rows))],
         lsn,

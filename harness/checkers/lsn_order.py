@@ -40,6 +40,12 @@ AT_MOST = {
 }
 """On one node, the first never exceeds any of the others that the node reports."""
 
+AT_LEAST = {
+    limit: tuple(name for name, limits in AT_MOST.items() if limit in limits)
+    for limit in sorted({limit for limits in AT_MOST.values() for limit in limits})
+}
+"""The same the other way round: a log is never cut below what was committed."""
+
 
 class Position(NamedTuple):
     """A kind of LSN on one node and timeline."""
@@ -96,6 +102,12 @@ class LsnOrder:
             if limit is not None and value > limit:
                 raise _failure(
                     event, f"{position.name} {Lsn(value)} exceeds {limit_name} {Lsn(limit)}"
+                )
+        for bound_name in AT_LEAST.get(position.name, ()):
+            bound = self._newest.get(position._replace(name=bound_name))
+            if bound is not None and value < bound:
+                raise _failure(
+                    event, f"{position.name} {Lsn(value)} is below {bound_name} {Lsn(bound)}"
                 )
         self._newest[position] = value
 

@@ -64,8 +64,13 @@ class Register:
 
 
 def registers_of(history: History, timeline: str) -> list[Register]:
-    """The registers of one timeline, by ascending key."""
+    """The registers of one timeline, by ascending key.
+
+    Keys that steps of transactions change are none: what such a write sets depends on what it
+    found (:mod:`harness.checkers.list_append`, :mod:`harness.checkers.conservation`).
+    """
     operations = history.of(timeline)
+    transacted = history.transacted(timeline)
     deposed = Deposed(history.lives.get(timeline, []))
     found = _inherited(history, timeline)
     for operation in operations:
@@ -81,7 +86,7 @@ def registers_of(history: History, timeline: str) -> list[Register]:
             if register is None:
                 register = found[key] = Register(key)
             register.reads.append(read)
-    return [found[key] for key in sorted(found)]
+    return [found[key] for key in sorted(found) if key not in transacted]
 
 
 def _inherited(history: History, timeline: str) -> dict[int, Register]:
@@ -116,6 +121,8 @@ def _position(write: KeyWrite) -> int:
 
 def _writes_of(operation: Operation, deposed: Deposed) -> Iterator[tuple[int, KeyWrite]]:
     if not operation.is_write or operation.outcome is Outcome.FAILED:
+        return
+    if operation.kind is Kind.TRANSACT:
         return
     end_s = operation.completed_at_s if operation.outcome is Outcome.OK else NEVER
     assert end_s is not None, f"{operation} is complete but has no end"

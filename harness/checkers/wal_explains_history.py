@@ -1,15 +1,17 @@
 """The WAL is the one history: it explains every operation, and operations explain all of it.
 
 Each acknowledged write is the record at its LSN; each record was asked for by a write that was
-acknowledged there or whose outcome is unknown, and no write is in it twice; each read that tells
-its LSN equals the state there, exactly. This settles what real time alone leaves open: which writes
-of unknown outcome happened, and what a read through a deposed primary or a replica had to be.
+acknowledged there or whose outcome is unknown, and no write is in it twice; steps of a transaction,
+redone on the state before its record, see and set what was answered; each read that tells its LSN
+equals the state there, exactly. This settles what real time alone leaves open: which writes of
+unknown outcome happened, and what a read through a deposed primary or a replica had to be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from harness.checkers.steps import redo
 from harness.checkers.wal_model import WalModel
 from harness.errors import CheckFailed
 from harness.history import History, Kind, Operation, Outcome
@@ -38,13 +40,14 @@ def check_wal_explains(history: History, timeline: str, model: WalModel) -> int:
         compared += 1
         if operation.is_write:
             _check_write(operation, operation.lsn, model)
+            _check_steps(operation, operation.lsn, model)
             if any(value is not None for value in operation.changes().values()) or (
                 unclaimed.get(operation.lsn, {}).keys() <= operation.changes().keys()
             ):
                 unclaimed.pop(operation.lsn, None)
         else:
             _check_read(operation, operation.lsn, model)
-    _check_unclaimed(unclaimed, perhaps)
+    _check_unclaimed(unclaimed, perhaps, model)
     return compared
 
 
@@ -68,6 +71,16 @@ def _check_write(write: Operation, lsn: Lsn, model: WalModel) -> None:
             )
 
 
+def _check_steps(write: Operation, lsn: Lsn, model: WalModel) -> None:
+    if write.kind is Kind.TRANSACT:
+        redone = redo(write.args[0], lambda key: model.value(key, lsn - 1))
+        if redone.values != write.result:
+            raise CheckFailed(
+                f"{write}: on the state before {lsn} its steps see {_short(redone.values)}",
+                checker=CHECKER,
+            )
+
+
 def _check_read(read: Operation, lsn: Lsn, model: WalModel) -> None:
     expected: object
     found = read.result
@@ -83,21 +96,15 @@ def _check_read(read: Operation, lsn: Lsn, model: WalModel) -> None:
 
 
 def _check_unclaimed(
-    unclaimed: Mapping[int, Mapping[int, str | None]], perhaps: Iterable[Operation]
+    unclaimed: Mapping[int, Mapping[int, str | None]],
+    perhaps: Iterable[Operation],
+    model: WalModel,
 ) -> None:
     """Each record that no acknowledged write claims is a write of unknown outcome, once."""
-    by_row: dict[tuple[int, str | None], list[Operation]] = {}
-    for operation in perhaps:
-        for row in operation.changes().items():
-            by_row.setdefault(row, []).append(operation)
+    askers = _Askers(perhaps, model)
     used: set[int] = set()
     for lsn, record in sorted(unclaimed.items()):
-        rows = list(record.items())
-        fitting = [
-            operation
-            for operation in by_row.get(rows[0], ())
-            if all(operation.changes().get(key, _OTHER) == value for key, value in rows)
-        ]
+        fitting = askers.of(lsn, record)
         free = [operation for operation in fitting if operation.number not in used]
         if free:
             used.add(free[0].number)
@@ -106,6 +113,42 @@ def _check_unclaimed(
             raise CheckFailed(
                 f"the record that ends at {Lsn(lsn)} sets {_short(record)}: {why}", checker=CHECKER
             )
+
+
+class _Askers:
+    """Finds the operations that may have asked for a record."""
+
+    def __init__(self, operations: Iterable[Operation], model: WalModel) -> None:
+        self._model = model
+        self._by_row: dict[tuple[int, str | None], list[Operation]] = {}
+        self._by_key: dict[int, list[Operation]] = {}
+        for operation in operations:
+            for row in operation.changes().items():
+                self._by_row.setdefault(row, []).append(operation)
+            if operation.kind is Kind.TRANSACT:
+                for key in {step[1]: None for step in operation.args[0] if step[0] != "read"}:
+                    self._by_key.setdefault(key, []).append(operation)
+
+    def of(self, lsn: int, record: Mapping[int, str | None]) -> list[Operation]:
+        """Operations that set these rows, or whose steps would on the state before ``lsn``."""
+        rows = list(record.items())
+        fitting = [
+            operation
+            for operation in self._by_row.get(rows[0], ())
+            if all(operation.changes().get(key, _OTHER) == value for key, value in rows)
+        ]
+        return fitting + [
+            operation
+            for operation in self._by_key.get(rows[0][0], ())
+            if self._would_set(operation, lsn) == record
+        ]
+
+    def _would_set(self, operation: Operation, lsn: int) -> Mapping[int, str | None] | None:
+        """What its steps set on the state before ``lsn``; ``None`` where they could not."""
+        try:
+            return redo(operation.args[0], lambda key: self._model.value(key, lsn - 1)).changes
+        except ValueError:
+            return None  # What is no number was not added to.
 
 
 _OTHER = object()

@@ -30,11 +30,28 @@ CANCELLED_WAIT = "might not have been replicated"
 
 _PUT = "insert into kv values (%s, %s) on conflict (key) do update set value = excluded.value"
 _DELETE = "delete from kv where key = %s"
+_GET = "select value from kv where key = %s"
 _READS = {
-    Kind.GET: "select value from kv where key = %s",
+    Kind.GET: _GET,
     Kind.SCAN: "select key, value from kv where key >= %s and key < %s order by key",
     Kind.SUM: "select coalesce(sum(value::numeric), 0) from kv",
 }
+_STEPS = {
+    "read": _GET,
+    "append": (
+        "insert into kv values (%s, %s) on conflict (key) "
+        "do update set value = kv.value || ',' || excluded.value returning value"
+    ),
+    "add": (
+        "insert into kv values (%s, (%s)::text) on conflict (key) "
+        "do update set value = (kv.value::numeric + excluded.value::numeric)::text returning value"
+    ),
+}
+_SERIALIZABLE = ("set transaction isolation level serializable", ())
+"""Reads of several rows are serializable with the steps of transactions."""
+
+Statement = tuple[str, tuple[Any, ...]]
+"""SQL and its parameters."""
 
 Connection = Any
 """psycopg2 has no types."""
@@ -50,7 +67,7 @@ class Addresses(Protocol):
         ...
 
 
-def statements_of(kind: Kind, args: tuple[Any, ...]) -> list[tuple[str, tuple[Any, ...]]]:
+def statements_of(kind: Kind, args: tuple[Any, ...]) -> list[Statement]:
     """SQL and parameters of an operation; several statements are one transaction."""
     if kind is Kind.PUT:
         return [(_PUT, args)]
@@ -62,7 +79,15 @@ def statements_of(kind: Kind, args: tuple[Any, ...]) -> list[tuple[str, tuple[An
             (_DELETE, (key,)) if value is None else (_PUT, (key, value))
             for key, value in sorted(args[0].items())
         ]
-    return [(_READS[kind], args)]
+    read = (_READS[kind], args)
+    return [read] if kind is Kind.GET else [_SERIALIZABLE, read]
+
+
+def rounds_of(steps: Sequence[tuple[Any, ...]]) -> list[list[Statement]]:
+    """Steps of a transaction as round trips: each answers before the next is sent."""
+    rounds = [[(_STEPS[step[0]], step[1:])] for step in steps]
+    begin: Statement = ("begin isolation level serializable", ())
+    return [[begin, *rounds[0]], *rounds[1:], [("commit", ())]]
 
 
 class PostgresEndpoint:
@@ -77,7 +102,10 @@ class PostgresEndpoint:
 
     async def run(self, kind: Kind, args: tuple[Any, ...]) -> Answer:
         """See :meth:`harness.endpoint.Endpoint.run`."""
-        rows = await self._execute(statements_of(kind, args), write=kind in WRITES)
+        if kind is Kind.TRANSACT:
+            found = await self._execute(rounds_of(args[0]), write=True)
+            return Answer([rows[0][0] if rows else None for rows in found[:-1]], None)
+        (rows,) = await self._execute([statements_of(kind, args)], write=kind in WRITES)
         if kind is Kind.GET:
             return Answer(rows[0][0] if rows else None, None)
         if kind is Kind.SUM:
@@ -86,7 +114,7 @@ class PostgresEndpoint:
 
     async def sql(self, statement: str) -> list[tuple[str | None, ...]]:
         """Run SQL text as one statement string; values as text. Errors as of a write."""
-        rows = await self._execute([(statement.replace("%", "%%"), ())], write=True)
+        (rows,) = await self._execute([[(statement.replace("%", "%%"), ())]], write=True)
         return [tuple(None if value is None else str(value) for value in row) for row in rows]
 
     async def status(self) -> Mapping[str, Any]:
@@ -119,28 +147,33 @@ class PostgresEndpoint:
             connection.close()
 
     async def _execute(
-        self, statements: Sequence[tuple[str, tuple[Any, ...]]], *, write: bool
-    ) -> list[tuple[Any, ...]]:
+        self, rounds: Sequence[Sequence[Statement]], *, write: bool
+    ) -> list[list[tuple[Any, ...]]]:
+        """Rows of each round trip; what fails before the last one is sent had no effect."""
         generation = self._generation
         connection = await self._connection()
         keep = False
+        found: list[list[tuple[Any, ...]]] = []
         try:
             async with asyncio.timeout(OPERATION_S_MAX):
-                rows = await self._query(connection, statements)
+                for statements in rounds:
+                    found.append(await self._query(connection, statements))
             if write and any(CANCELLED_WAIT in notice for notice in connection.notices):
                 raise OutcomeUnknown(f"{self._name}: committed locally, the quorum may lack it")
             keep = generation == self._generation
-            return rows
+            return found
         except psycopg2.Error as error:
             sqlstate = error.pgcode or ""
-            message = f"{self._name}: {statements[0][0][:60]!r}: {str(error).strip()}"
-            if not write or is_refusal(sqlstate):
-                keep = not connection.closed and generation == self._generation and bool(sqlstate)
+            message = f"{self._name}: {rounds[len(found)][0][0][:60]!r}: {str(error).strip()}"
+            if not write or len(found) < len(rounds) - 1 or is_refusal(sqlstate):
+                is_idle = len(rounds) == 1 and not connection.closed and bool(sqlstate)
+                keep = is_idle and generation == self._generation
                 raise Refused(message, sqlstate=sqlstate) from error
             raise OutcomeUnknown(message) from error
         except TimeoutError as error:
             message = f"{self._name}: no answer in {OPERATION_S_MAX} s"
-            raise (OutcomeUnknown if write else Refused)(message) from error
+            may_be_done = write and len(found) == len(rounds) - 1
+            raise (OutcomeUnknown if may_be_done else Refused)(message) from error
         finally:
             if keep:
                 self._idle.append(connection)
@@ -148,7 +181,7 @@ class PostgresEndpoint:
                 connection.close()
 
     async def _query(
-        self, connection: Connection, statements: Sequence[tuple[str, tuple[Any, ...]]]
+        self, connection: Connection, statements: Sequence[Statement]
     ) -> list[tuple[Any, ...]]:
         del connection.notices[:]
         with connection.cursor() as cursor:

@@ -118,6 +118,13 @@ def test_operations_and_a_clean_stop(on_stage, major):
         assert scan.value == [(2, "20")]
         assert (await stage.endpoint.run(Kind.SUM, ())).value == 50
         await stage.endpoint.run(Kind.DELETE, (3,))
+        steps = (("read", 7), ("append", 7, "x"), ("append", 7, "y"), ("add", 8, -3), ("add", 8, 5))
+        found = await stage.endpoint.run(Kind.TRANSACT, (steps,))
+        assert found.value == [None, "x", "x,y", "-3", "2"]
+        with pytest.raises(Refused) as refused:
+            await stage.endpoint.run(Kind.TRANSACT, ((("append", 7, "z"), ("add", 7, 1)),))
+        assert refused.value.sqlstate == "22P02"
+        assert await stage.get(7) == "x,y"
         assert await stage.endpoint.sql("select 1, null, '5%'") == [("1", None, "5%")]
         assert (await stage.endpoint.status())["phase"] == "elected"
         await stage.endpoint.disconnect()
@@ -326,6 +333,20 @@ def test_unknown_and_missing_options_are_named(on_stage):
         await stage.backend.spawn(NodeSpec("pg", "postgres", {"sidecar": "x", "speed": 1}))
         with pytest.raises(NodeDied, match=r"unknown or missing: bin_directory, .*speed"):
             await stage.backend.wait_ready("pg", within_s=10)
+
+    on_stage(story)
+
+
+def test_transactions_with_steps_are_serializable(on_stage):
+    """Each reads what the other appends to: whichever comes first, one of them must not commit."""
+
+    async def story(stage):
+        await stage.start()
+        one = stage.endpoint.run(Kind.TRANSACT, ((("read", 1), ("append", 2, "a")),))
+        other = stage.endpoint.run(Kind.TRANSACT, ((("read", 2), ("append", 1, "b")),))
+        ends = await asyncio.gather(one, other, return_exceptions=True)
+        seen = [end.value[0] for end in ends if not isinstance(end, Refused)]
+        assert seen in ([None], [None, "a"], ["b", None]), ends
 
     on_stage(story)
 

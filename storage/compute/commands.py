@@ -4,6 +4,7 @@
     get 7                 delete 7
     scan 0 100            sum
     txn {"7": "a", "8": null}      status
+    transact [["append", 7, "x"], ["add", 8, -5], ["read", 9]]
 
 ``scan`` covers the first key up to, not including, the second. A trailing ``;`` is tolerated, so
 psql works. Anything else is refused with the grammar of the command.
@@ -13,9 +14,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from storage.compute.transact import Step, parse_steps
 from storage.errors import BadRequest
 from storage.kv.page import KEY_MAX, check_value
 
@@ -25,6 +27,12 @@ class Write(NamedTuple):
 
     changes: Mapping[int, bytes | None]
     tag: str
+
+
+class Transact(NamedTuple):
+    """Steps that read what they change (:mod:`storage.compute.transact`), all or nothing."""
+
+    steps: Sequence[Step]
 
 
 class Get(NamedTuple):
@@ -48,7 +56,7 @@ class Status(NamedTuple):
     """Ask the compute about itself."""
 
 
-Command = Write | Get | Scan | Sum | Status
+Command = Write | Transact | Get | Scan | Sum | Status
 
 _PUT = re.compile(r"(\d+)\s+(?:'((?:[^']|'')*)'|([^\s';]+))\s*;?\s*\Z")
 _NUMBERS = re.compile(r"(\d+)(?:\s+(\d+))?\s*;?\s*\Z")
@@ -105,11 +113,19 @@ def _no_more(rest: str, name: str) -> tuple[()]:
     return ()
 
 
-def _txn(rest: str) -> Command:
+def _json(rest: str, name: str) -> Any:
     try:
-        data: Any = json.loads(rest.rstrip().removesuffix(";"))
+        return json.loads(rest.rstrip().removesuffix(";"))
     except ValueError as error:
-        raise BadRequest(f"txn {rest[:40]!r}: no JSON: {error}") from error
+        raise BadRequest(f"{name} {rest[:40]!r}: no JSON: {error}") from error
+
+
+def _transact(rest: str) -> Command:
+    return Transact(parse_steps(_json(rest, "transact"), _key))
+
+
+def _txn(rest: str) -> Command:
+    data = _json(rest, "txn")
     if not isinstance(data, dict) or not data:
         raise BadRequest(f'txn {rest[:40]!r}: write txn {{"KEY": "VALUE", "KEY": null}}')
     changes: dict[int, bytes | None] = {}
@@ -141,5 +157,6 @@ _PARSERS: Mapping[str, Callable[[str], Command]] = {
     "scan": _scan,
     "sum": _sum,
     "txn": _txn,
+    "transact": _transact,
     "status": _status,
 }

@@ -9,11 +9,12 @@ of its successor, as any primary without read leases.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from storage.compute.page_cache import PageCache
 from storage.compute.snapshot import Snapshot
+from storage.compute.transact import Executed, Step, keys_of, run_steps
 from storage.errors import BadRequest
 from storage.kv import record as kv_record
 from storage.kv.page import KEY_MAX, KEYS_PER_PAGE, Page, block_of, change
@@ -87,6 +88,24 @@ class Engine:
         lsn = self._log_changes(by_block)
         await self._log.committed(lsn)
         return Lsn(lsn)
+
+    async def transact(self, steps: Sequence[Step]) -> tuple[Executed, Lsn]:
+        """Run steps as one transaction; returns what they saw and changed, and its commit LSN.
+
+        Pages stand still from the first step to the record, so the steps see one state and nothing
+        comes between. Raises what :meth:`write` raises.
+        """
+        touched = group_by_block(dict.fromkeys(keys_of(steps)))
+        kv_record.check_pages(len(touched))
+        await self._cache.load(list(touched))
+        executed = run_steps(steps, self._row)
+        lsn = self._log_changes(group_by_block(executed.changes))
+        await self._log.committed(lsn)
+        return executed, Lsn(lsn)
+
+    def _row(self, key: int) -> bytes | None:
+        """A row of a page that is loaded."""
+        return self._cache[block_of(key)].entries.get(key)
 
     def _log_changes(self, by_block: Mapping[int, dict[int, bytes | None]]) -> int:
         """Change the pages and log it; never suspends, so nothing comes between."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from storage.compute.engine import Engine
@@ -11,6 +11,7 @@ from storage.compute.options import ReadonlyOptions
 from storage.compute.page_cache import CacheOptions, PageCache
 from storage.compute.page_client import PageClient
 from storage.compute.service import HTTP_PORT, KvService, ReadOnly, compute_api, serve_commands
+from storage.compute.transact import Executed, Step
 from storage.errors import NotReady
 from storage.http.server import HttpServer
 from storage.http.server import serve as serve_http
@@ -46,6 +47,10 @@ class PinnedTables(Engine):
 
     async def write(self, changes: Mapping[int, bytes | None]) -> Lsn:
         """Always refuses, before it touches a page."""
+        raise ReadOnly("cannot execute a write in a read-only compute; connect to the primary")
+
+    async def transact(self, steps: Sequence[Step]) -> tuple[Executed, Lsn]:
+        """Always refuses."""
         raise ReadOnly("cannot execute a write in a read-only compute; connect to the primary")
 
 

@@ -1,7 +1,7 @@
 """What clients see of a deterministic compute: the libpq commands and the HTTP API.
 
-Writes answer with a row (commit_lsn); reads end their command tag with the LSN at which the answer
-holds (``GET 0/16B3740``).
+Writes answer with a row (commit_lsn); reads, and transactions that read, end their command tag with
+the LSN at which the answer holds (``GET 0/16B3740``).
 """
 
 from __future__ import annotations
@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol
 
-from storage.compute.commands import Command, Get, Scan, Status, Sum, Write, parse
+from storage.compute.commands import Command, Get, Scan, Status, Sum, Transact, Write, parse
 from storage.compute.engine import ReadResult
+from storage.compute.transact import Executed, Step, rows_of
 from storage.errors import RequestError
 from storage.http.api import Api, Request
 from storage.http.schema import TEXT, object_of
@@ -29,6 +30,10 @@ class Tables(Protocol):
 
     async def write(self, changes: Mapping[int, bytes | None]) -> Lsn:
         """Apply a transaction and return its commit LSN."""
+        ...
+
+    async def transact(self, steps: Sequence[Step]) -> tuple[Executed, Lsn]:
+        """Run steps as one transaction; what they saw and changed, and its commit LSN."""
         ...
 
     async def get(self, key: int) -> ReadResult:
@@ -68,7 +73,7 @@ def describe(text: str) -> Sequence[str] | None:
             return WRITE_COLUMNS
         case Get():
             return GET_COLUMNS
-        case Scan():
+        case Scan() | Transact():
             return SCAN_COLUMNS
         case Sum():
             return SUM_COLUMNS
@@ -95,6 +100,10 @@ class KvService:
             case Write(changes, tag):
                 lsn = await self._tables.write(changes)
                 await session.rows(WRITE_COLUMNS, ((str(lsn),),), f"{tag} {len(changes)}")
+            case Transact(steps):
+                executed, lsn = await self._tables.transact(steps)
+                rows = rows_of(steps, executed.values)
+                await session.rows(SCAN_COLUMNS, rows, f"TRANSACT {lsn}")
             case Get(key):
                 result = await self._tables.get(key)
                 values = [(row.value,) for row in result.rows]
@@ -106,8 +115,8 @@ class KvService:
                 value, lsn = await self._tables.sum()
                 await session.rows(SUM_COLUMNS, ((value,),), f"SUM {lsn}")
             case Status():
-                rows = [(name, str(value)) for name, value in self._status().items()]
-                await session.rows(STATUS_COLUMNS, rows, "STATUS")
+                told = [(name, str(value)) for name, value in self._status().items()]
+                await session.rows(STATUS_COLUMNS, told, "STATUS")
 
 
 async def serve_commands(name: str, service: KvService, registry: TaskRegistry) -> WireServer:

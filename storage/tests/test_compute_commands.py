@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from storage.compute.commands import Command, Get, Scan, Status, Sum, Write, parse
+from storage.compute.commands import Command, Get, Scan, Status, Sum, Transact, Write, parse
 from storage.compute.options import ReadonlyOptions, WalgenOptions
+from storage.compute.transact import Add, Append, Read
 from storage.errors import BadRequest
 from storage.kv.page import KEY_MAX
 
@@ -27,6 +28,9 @@ UNDERSTOOD: dict[str, Command] = {
     "status;": Status(),
     'txn {"1": "a", "2": null}': Write({1: b"a", 2: None}, "TXN"),
     'txn {"1": "a"};': Write({1: b"a"}, "TXN"),
+    'transact [["read", 1], ["append", 2, "x y"], ["add", 3, -4]];': Transact(
+        [Read(1), Append(2, b"x y"), Add(3, -4)]
+    ),
 }
 
 REFUSED = {
@@ -52,6 +56,14 @@ REFUSED = {
     'txn {"a": "b"}': "'a' is not a key",
     'txn {"1": 2}': "neither text nor null",
     'txn {"1": "' + "x" * 241 + '"}': "241 bytes",
+    "transact": "no JSON",
+    "transact []": "write transact",
+    'transact [["read", 1]]': "use get or scan",
+    'transact [["append", 1, "a,b"]]': "no step",
+    'transact [["append", 1, ""]]': "no step",
+    'transact [["append", "1", "a"]]': "no step",
+    'transact [["add", 1, "2"]]': "no step",
+    'transact [["add", -1, 2]]': "is not a key",
 }
 
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from storage.compute.commit_log import OutcomeUnknown
+from storage.compute.transact import Add, Append, Read, Step
 from storage.errors import BadRequest, CorruptData, NotReady, SeawallError
 from storage.kv import page as kv
 from storage.lsn import Lsn
@@ -40,6 +41,53 @@ def test_writes_are_read_back_through_a_cache_smaller_than_the_data() -> None:
         assert await compute.rows(0, 300) == model
         assert await compute.rows(100, 200) == {k: v for k, v in model.items() if 100 <= k < 200}
         assert len(compute.pageserver.requests) > 100
+
+    run(test)
+
+
+def test_steps_see_what_steps_before_left_and_count_once() -> None:
+    async def test() -> None:
+        compute = Compute(capacity=1)
+        await compute.engine.write({1: b"a", 40: b"10"})
+        steps = [
+            Append(1, b"b"),
+            Read(1),
+            Add(40, -25),
+            Append(90, b"c"),
+            Read(91),
+            Append(1, b"d"),
+        ]
+        executed, lsn = await compute.engine.transact(steps)
+        assert executed.values == [b"a,b", b"a,b", b"-15", b"c", None, b"a,b,d"]
+        assert await compute.rows(0, 100) == {1: b"a,b,d", 40: b"-15", 90: b"c"}
+        assert (await compute.engine.get(1)).lsn == lsn
+
+    run(test)
+
+
+def test_concurrent_steps_on_one_key_lose_nothing() -> None:
+    async def test() -> None:
+        compute = Compute()
+        found = await asyncio.gather(
+            *(compute.engine.transact([Append(7, b"%d" % n), Add(70, 1)]) for n in range(30))
+        )
+        lengths = [len(executed.values[0].split(b",")) for executed, _ in found]
+        assert sorted(lengths) == list(range(1, 31))
+        assert [lsn for _, lsn in found] == sorted({lsn for _, lsn in found})
+        assert await compute.value(70) == b"30"
+
+    run(test)
+
+
+@pytest.mark.parametrize("steps", [[Append(1, b"x" * 240)], [Add(1, 1)]])
+def test_steps_that_cannot_be_done_change_nothing(steps: list[Step]) -> None:
+    async def test() -> None:
+        compute = Compute()
+        before = await compute.engine.write({1: b"word"})
+        with pytest.raises(BadRequest):
+            await compute.engine.transact([Append(2, b"z"), *steps])
+        assert await compute.rows(0, 9) == {1: b"word"}
+        assert (await compute.engine.get(1)).lsn == before
 
     run(test)
 
