@@ -14,6 +14,8 @@ GOOD = {
     "nodes and timelines apart": Reports().lsn("sk0", "commit_lsn", 16)
         .lsn("sk1", "commit_lsn", 8).lsn("sk0", "commit_lsn", 8, "other"),
     "a log that is cut": Reports().lsn("sk0", "flush_lsn", 16).lsn("sk0", "flush_lsn", 8),
+    "a log that is cut to its commit": Reports().lsn("sk0", "flush_lsn", 16)
+        .lsn("sk0", "commit_lsn", 8).lsn("sk0", "flush_lsn", 8),
     "a new incarnation": Reports().lsn("sk0", "commit_lsn", 16).process("sk0", "started")
         .lsn("sk0", "commit_lsn", 8),
     "a new attachment": Reports().lsn("ps0", "last_record_lsn", 16).tenant("ps0", "Stopping")
@@ -45,6 +47,8 @@ BAD = {
     "remote_consistent_lsn 0/18 exceeds commit_lsn": Reports().lsn("sk0", "commit_lsn", 16)
         .lsn("sk0", "remote_consistent_lsn", 24),
     "backup_lsn 0/10 exceeds": Reports().lsn("sk0", "commit_lsn", 8).lsn("sk0", "backup_lsn", 16),
+    "flush_lsn 0/8 is below commit_lsn 0/10": Reports().lsn("sk0", "flush_lsn", 32)
+        .lsn("sk0", "commit_lsn", 16).lsn("sk0", "flush_lsn", 8),
     "term 1 has two leaders": Reports().elected("main", 1).elected("main", 1, 2),
     "votes in term 1 for 1 and for 2": Reports().vote("sk0", 1, 1).process("sk0", "started")
         .vote("sk0", 1, 2),
