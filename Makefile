@@ -4,6 +4,8 @@ VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
 SEEDS ?= 1000
+# A test that hangs fails with the stacks of all threads, before CI gives the whole suite up.
+TEST_TIMEOUT_S ?= 480
 STAMP := $(VENV)/.installed
 
 .PHONY: venv demo test lint format bench sweep clean
@@ -22,7 +24,7 @@ demo: venv
 	$(BIN)/python -m reports.demo --jobs $(JOBS)
 
 test: venv
-	$(BIN)/python -m pytest -n $(JOBS)
+	$(BIN)/python -m pytest -n $(JOBS) --timeout $(TEST_TIMEOUT_S)
 
 lint: venv
 	$(BIN)/ruff check .
