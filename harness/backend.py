@@ -229,7 +229,11 @@ class Backend(Protocol):
         ...
 
     def events(self) -> Sequence[Event]:
-        """Every event so far, in order of time."""
+        """Every event so far, deliveries among them, in order of time."""
+        ...
+
+    def observations(self) -> Sequence[Event]:
+        """Every event so far but deliveries, in order of time: what oracles judge."""
         ...
 
     async def close(self) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, Self
+from typing import Protocol, Self, overload
 
 from harness.backend import Event, LogLine
 from harness.checkers.suite import check_after_stop, check_world
@@ -25,6 +25,31 @@ from harness.world import World
 
 Scenario = Callable[[World], Awaitable[None]]
 """A scenario: an ``async def`` that takes a world."""
+
+
+class DeferredEvents(Sequence[Event]):
+    """The events of a run that is over, put together when somebody wants to see them: few do."""
+
+    def __init__(self, collect: Callable[[], Sequence[Event]]) -> None:
+        self._collect = collect
+        self._events: Sequence[Event] | None = None
+
+    def _all(self) -> Sequence[Event]:
+        if self._events is None:
+            self._events = self._collect()
+        return self._events
+
+    def __len__(self) -> int:
+        return len(self._all())
+
+    @overload
+    def __getitem__(self, index: int) -> Event: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Event]: ...
+
+    def __getitem__(self, index: int | slice) -> Event | Sequence[Event]:
+        return self._all()[index]
 
 
 @dataclass

@@ -329,6 +329,10 @@ class RealBackend:
         """Events of the nodes (up to 0.2 s late), of the network and of this backend."""
         return self._evidence.events(self._hub)
 
+    def observations(self) -> Sequence[Event]:
+        """The same without deliveries."""
+        return [event for event in self.events() if event.kind != "message"]
+
     async def close(self) -> None:
         """Stop what runs, kill what does not stop, remove what the run left; never raises."""
         if self._closed:

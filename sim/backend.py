@@ -322,6 +322,10 @@ class SimBackend:
         """Every event so far, in order of time; of deliveries, the newest."""
         return self.loop.trace.events()
 
+    def observations(self) -> Sequence[Event]:
+        """Every event so far but deliveries."""
+        return self.loop.trace.observations()
+
     async def close(self) -> None:
         """End every node; the evidence stays readable."""
         for node in self._nodes.values():

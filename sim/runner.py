@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from harness.runner import Evidence, RunResult, Scenario, play, verdict_of
+from harness.runner import DeferredEvents, Evidence, RunResult, Scenario, play, verdict_of
 from harness.verdict import RunSettings
 from harness.walgen import WalgenCompute
 from harness.world import World
@@ -50,7 +50,10 @@ class SimRunner:
             virtual_s=backend.now_s(),
             wall_s=time.perf_counter() - started_s,
             evidence=Evidence(
-                backend.logs(), backend.events(), world.faults.effects(), dict(world.judged)
+                backend.logs(),
+                DeferredEvents(loop.trace.events),
+                world.faults.effects(),
+                dict(world.judged),
             ),
         )
 

@@ -25,7 +25,7 @@ ACTIVE_WITHIN_S = 30.0
 
 async def check_admin_state(cluster: Cluster) -> int:
     """Raise ``CheckFailed`` for what is not as it was acknowledged; returns how much was asked."""
-    model = AdminModel(list(cluster.admin.requests), cluster.world.backend.events())
+    model = AdminModel(list(cluster.admin.requests), cluster.world.backend.observations())
     handles = {node.name: node for node in cluster.nodes if node.running}
     present = {
         thing: await _is_there(handles[thing.node], thing)

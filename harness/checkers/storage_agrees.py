@@ -48,7 +48,7 @@ async def check_storage(cluster: Cluster) -> None:
 async def check_remote(world: World) -> None:
     """Once every node has stopped: the bucket is whole, and has what was reported to be there."""
     reported: dict[tuple[str, str], Lsn] = {}
-    for event in world.backend.events():
+    for event in world.backend.observations():
         fields = event.fields
         if event.kind == "lsn" and fields["name"] == "remote_consistent_lsn":
             timeline = (str(fields["tenant"]), str(fields["timeline"]))

@@ -37,7 +37,7 @@ async def check_world(world: World) -> None:
         await check_leftovers(cluster)
         world.judged["admin"] += await check_admin_state(cluster)
     world.judged["refusals"] += check_refusals(
-        world.history, world.backend.events(), world.refusals
+        world.history, world.backend.observations(), world.refusals
     )
     world.judged["reads"] += check_reads(world.history)
     world.judged["commit_order"] += check_commit_order(world.history)
@@ -97,7 +97,7 @@ def check_after_stop(world: World) -> None:
     sizes = {cluster.topology.safekeepers for cluster in world.clusters}
     # A killed process takes its last reports along, so quorums are counted only where it cannot.
     counted = sizes.pop() if len(sizes) == 1 and error_s == 0 else 0
-    events, logs = world.backend.events(), world.backend.logs()
+    events, logs = world.backend.observations(), world.backend.logs()
     for cluster in world.clusters:
         check_evidence(events, logs, _expected(world, cluster))
     world.judged["lsn_order"] += check_lsn_order(events)
