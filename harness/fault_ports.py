@@ -95,8 +95,8 @@ class NodeDisk(Protocol):
         """Forget every armed fault that has not struck."""
         ...
 
-    def stall(self) -> None:
-        """Let no call return until :meth:`resume`."""
+    def stall(self, *, syncs_only: bool = False) -> None:
+        """Let no call return until :meth:`resume`, or no sync: writes then pile up in memory."""
         ...
 
     def resume(self) -> None:

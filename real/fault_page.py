@@ -117,9 +117,9 @@ class NodeFaults:
             self._page[Slot.ARMED + number] = 0
         self._weigh()
 
-    def stall(self) -> None:
-        """Let no call return until :meth:`resume`."""
-        self._page[Slot.STALLED] = 1
+    def stall(self, *, syncs_only: bool = False) -> None:
+        """Let no call return until :meth:`resume`, or no sync: writes then pile up in memory."""
+        self._page[Slot.STALLED] = 2 if syncs_only else 1
         self._weigh()
 
     def resume(self) -> None:

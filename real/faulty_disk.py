@@ -16,6 +16,8 @@ from real.fault_page import FaultPage, Slot
 from storage.ports import Clock, Disk, File
 
 STALL_POLL_S = 0.01
+EVERYTHING = 1
+"""In ``Slot.STALLED``: every call waits; 2: only syncs do."""
 
 
 def _error(number: int, what: str) -> OSError:
@@ -28,12 +30,12 @@ class Hindrance:
     def __init__(self, page: FaultPage) -> None:
         self.page = page
 
-    async def pass_by(self, what: str, *, grows: bool = False) -> None:
+    async def pass_by(self, what: str, *, grows: bool = False, syncs: bool = False) -> None:
         """Wait out a stall; raise ``DiskError`` or ``DiskFull`` if a fault strikes this call."""
         page = self.page
         if not page[Slot.HINDERED]:
             return
-        if page[Slot.STALLED]:
+        if page[Slot.STALLED] == EVERYTHING or (syncs and page[Slot.STALLED]):
             page.count(Slot.CALLS_STALLED)
             while page[Slot.STALLED]:  # noqa: ASYNC110 (the other end is another process)
                 await asyncio.sleep(STALL_POLL_S)
@@ -103,13 +105,13 @@ class FaultyFile:
 
     async def fsync(self) -> None:
         """Make content and size durable, unless a fault strikes."""
-        await self._hindrance.pass_by(f"fsync of {self._path!r}")
+        await self._hindrance.pass_by(f"fsync of {self._path!r}", syncs=True)
         if not self._hindrance.strikes(DiskFault.DROPPED_SYNC, Slot.SYNCS_DROPPED):
             await self._file.fsync()
 
     async def fdatasync(self) -> None:
         """Make the content durable, unless a fault strikes."""
-        await self._hindrance.pass_by(f"fdatasync of {self._path!r}")
+        await self._hindrance.pass_by(f"fdatasync of {self._path!r}", syncs=True)
         if not self._hindrance.strikes(DiskFault.DROPPED_SYNC, Slot.SYNCS_DROPPED):
             await self._file.fdatasync()
 
@@ -163,7 +165,7 @@ class FaultyDisk:
 
     async def sync_dir(self, path: str) -> None:
         """Make the names in a directory durable, unless a fault strikes."""
-        await self._hindrance.pass_by(f"sync_dir of {path!r}")
+        await self._hindrance.pass_by(f"sync_dir of {path!r}", syncs=True)
         if not self._hindrance.strikes(DiskFault.DROPPED_SYNC, Slot.SYNCS_DROPPED):
             await self._disk.sync_dir(path)
 

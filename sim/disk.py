@@ -62,6 +62,7 @@ class SimDisk:
         self._orphans: list[Inode] = []
         self._armed: list[ArmedFault] = []
         self._stall: asyncio.Future[None] | None = None
+        self._stalled: frozenset[DiskOperation] = frozenset()
 
     def view(self, holder: Holder = IMMORTAL) -> DiskView:
         """The disk as one incarnation sees it, for as long as that lives.
@@ -109,9 +110,10 @@ class SimDisk:
         self._armed.clear()
         self._weigh()
 
-    def stall(self) -> None:
-        """Let no call return until :meth:`resume`; the device hangs."""
+    def stall(self, *, syncs_only: bool = False) -> None:
+        """Let no call return until :meth:`resume`, the device hangs; the page cache may not."""
         assert self._stall is None, "the disk is stalled already"
+        self._stalled = SYNCS if syncs_only else frozenset(DiskOperation)
         self._stall = self.loop.create_future()
         self.hindered = True
 
@@ -182,7 +184,7 @@ class SimDisk:
             await never(self.loop)
         if self.options.cached_s:
             await self.work(holder, self.options.cached_s)
-        while self._stall is not None:
+        while self._stall is not None and operation in self._stalled:
             self.effects["calls_stalled"] += 1
             await asyncio.shield(self._stall)
             if not holder.alive:

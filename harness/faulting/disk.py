@@ -48,9 +48,27 @@ def _draw_older(cast: Cast, generator: random.Random) -> Strike:
     return Strike((generator.choice(cast.pageservers),), {"age_s": age_s})
 
 
+def _draw_dirty(cast: Cast, generator: random.Random) -> Strike:
+    """For how long syncs hang before the crash, so that there is something to lose."""
+    dirty_s = round(10 ** generator.uniform(-3, -0.3), 4)
+    return Strike((generator.choice(cast.storage),), {"dirty_s": dirty_s})
+
+
+def _claim_both(strike: Strike) -> tuple[str, ...]:
+    return (*claim_nodes(strike), *claim_disks(strike))
+
+
 def _loss(loss: Loss, name: str, what: str, counter: str) -> Fault:
     async def cause(stage: Stage, strike: Strike) -> Undo:
-        return await crash(stage, strike, host=True, loss=loss)
+        disks = [stage.backend.disk(target) for target in strike.targets]
+        for disk in disks:
+            disk.stall(syncs_only=True)
+        try:
+            await stage.pass_time(strike.number("dirty_s"))
+            return await crash(stage, strike, host=True, loss=loss)
+        finally:
+            for disk in disks:
+                disk.resume()
 
     return Fault(
         name=name,
@@ -58,9 +76,9 @@ def _loss(loss: Loss, name: str, what: str, counter: str) -> Fault:
         what=what,
         inverse="start",
         effects=(f"disk/{{}}.{counter}",),
-        draw=_draw_storage,
+        draw=_draw_dirty,
         cause=cause,
-        claims=claim_nodes,
+        claims=_claim_both,
         needs=Ability.LOSE_UNSYNCED_DATA,
     )
 
@@ -172,12 +190,8 @@ async def _older_copy(stage: Stage, strike: Strike) -> Undo:
     return undo
 
 
-def _claim_both(strike: Strike) -> tuple[str, ...]:
-    return (*claim_nodes(strike), *claim_disks(strike))
-
-
 DISK_FAULTS = (
-    _loss(Loss.RANDOM, "lose_unsynced", "unsynced data is lost, file by file", "bytes_lost"),
+    _loss(Loss.EVERYTHING, "lose_unsynced", "all data that was not synced is lost", "bytes_lost"),
     _loss(Loss.SIZES, "lose_sizes", "sizes that were not synced are lost", "sizes_lost"),
     _loss(Loss.NAMES, "lose_names", "renames and new files not synced are lost", "names_lost"),
     _loss(Loss.TORN, "tear_writes", "of the last write some sectors survive", "writes_torn"),
