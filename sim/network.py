@@ -33,6 +33,9 @@ class SimNetwork:
         self._links: dict[tuple[str, str], Link] = {}
         self._connections: dict[StreamTransport, None] = {}
         self._effects = Effects()
+        self._disturbed: dict[tuple[str, str], None] = {}
+        self._broken = 0
+        self._weather = 0
         self.options = LinkOptions()
 
     # Topology.
@@ -101,10 +104,22 @@ class SimNetwork:
     def disturb(self, source: str, target: str, chances: LinkFaults, *, both: bool = True) -> None:
         """Break writes, or lose, double and reorder datagrams, by chance; ``CALM`` ends it."""
         self._fault("calm" if chances == CALM else "disturb", source, target, both=both)
+        self._settle_broken()
+        pairs = [(link.source, link.target) for link in self._directions(source, target, both)]
+        for pair in pairs:
+            self._disturbed.pop(pair, None)
+            if chances.fragmentation:
+                self._disturbed[pair] = None
         for link in self._directions(source, target, both):
             usual = self.options if chances == CALM else chances
             changes = {each.name: getattr(usual, each.name) for each in fields(LinkFaults)}
             link.configure(replace(link.options, **changes))
+
+    def _settle_broken(self) -> None:
+        """Writes that broke while a fault wanted it are its effect; all others are weather."""
+        if self._disturbed:
+            self._broken += self._effects.writes_fragmented - self._weather
+        self._weather = self._effects.writes_fragmented
 
     def heal(self, source: str, target: str, *, both: bool = True) -> None:
         """Remove the faults of a link; held bytes are delivered, cut connections stay silent."""
@@ -116,6 +131,8 @@ class SimNetwork:
         """Counters of what faults did so far; broken writes are weather, not a fault."""
         counters = asdict(self._effects)
         del counters["writes_fragmented"]
+        self._settle_broken()
+        counters["writes_broken"] = self._broken
         return counters
 
     @property

@@ -5,12 +5,19 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 
+from harness.backend import Ability
+from harness.fault_ports import CALM, LinkFaults
 from harness.faulting.fault import Cast, Fault, Scope, Strike, Undo, claim_nothing
 from harness.faulting.stage import Stage
 
 Direction = tuple[str, str]
 
 CUT_EFFECTS = ("network.bytes_cut", "network.packets_cut", "network.connections_cut")
+DELAY_EFFECTS = (
+    "network.messages_delayed",
+    "network.bytes_delayed",
+    "network.connections_delayed",
+)
 
 
 def busy_link(cast: Cast, generator: random.Random) -> Direction:
@@ -158,8 +165,56 @@ def _claim_ring(strike: Strike) -> tuple[str, ...]:
     return _claims(_directions_of_ring(strike))
 
 
+def _disturb(name: str, what: str, effect: str, needs: Ability) -> Fault:
+    """Chances on one link; ``name`` is the field of :class:`LinkFaults`."""
+
+    async def cause(stage: Stage, strike: Strike) -> Undo:
+        source, target = strike.targets
+        chances = LinkFaults(**{name: strike.number("chance")})
+        stage.backend.network.disturb(source, target, chances)
+
+        async def calm() -> None:
+            stage.backend.network.disturb(source, target, CALM)
+
+        return calm
+
+    def draw(cast: Cast, generator: random.Random) -> Strike:
+        return Strike(busy_link(cast, generator), {"chance": round(generator.uniform(0.1, 1), 2)})
+
+    return Fault(
+        name=name,
+        scope=Scope.LINK,
+        what=what,
+        inverse="calm",
+        effects=(f"network.{effect}",),
+        draw=draw,
+        cause=cause,
+        claims=_claim_both,
+        needs=needs,
+    )
+
+
 HEAL = "heal"
 NETWORK_FAULTS = (
+    _disturb(
+        "fragmentation",
+        "writes to a connection arrive in two pieces",
+        "writes_broken",
+        Ability.FRAGMENTATION,
+    ),
+    _disturb("datagram_loss", "datagrams get lost", "datagrams_lost", Ability.DATAGRAM_LOSS),
+    _disturb(
+        "datagram_duplication",
+        "datagrams come twice",
+        "datagrams_duplicated",
+        Ability.DATAGRAM_LOSS,
+    ),
+    _disturb(
+        "datagram_reordering",
+        "datagrams overtake each other",
+        "datagrams_reordered",
+        Ability.DATAGRAM_LOSS,
+    ),
     Fault(
         name="cut_one_way",
         scope=Scope.DIRECTION,
@@ -225,7 +280,7 @@ NETWORK_FAULTS = (
         scope=Scope.DIRECTION,
         what="everything takes longer",
         inverse=HEAL,
-        effects=("network.messages_delayed", "network.connections_delayed"),
+        effects=DELAY_EFFECTS,
         draw=_draw_delay,
         cause=_delay,
         claims=_claim_link,

@@ -13,22 +13,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from harness.backend import Ability
 from harness.errors import HarnessError
 from harness.faulting.fault import Cast, Fault
+from harness.faulting.network import NETWORK_FAULTS
 from harness.faulting.plan import AfterCommits, AtTime, OnEvent, Plan, Step, Trigger
 from harness.faulting.vocabulary import FAULTS
 from harness.topology import KIB, MIB, Topology
 
-LINKS = (
-    "cut_one_way",
-    "black_hole",
-    "isolate",
-    "partition",
-    "majority_ring",
-    "hold",
-    "delay",
-    "reset",
+SYSTEM_FAULTS = tuple(
+    fault.name for fault in FAULTS.values() if fault.needs is not Ability.DATAGRAM_LOSS
 )
+"""What can strike a cluster: its nodes send no datagrams."""
+LINK_FAULTS = tuple(fault.name for fault in NETWORK_FAULTS if fault.name in SYSTEM_FAULTS)
 
 SAFEKEEPER_POSITIONS = ("flush_lsn", "commit_lsn")
 PAGESERVER_POSITIONS = ("last_record_lsn", "disk_consistent_lsn", "remote_consistent_lsn")
@@ -52,15 +49,16 @@ def _draw_calm(generator: random.Random) -> tuple[Topology, Mix]:
 
 
 def _draw_lossy(generator: random.Random) -> tuple[Topology, Mix]:
-    return Topology(pageservers=2), Mix(dict.fromkeys(LINKS, 1.0), 20, 8.0, 1.0)
+    return Topology(pageservers=2), Mix(dict.fromkeys(LINK_FAULTS, 1.0), 20, 8.0, 1.0)
 
 
 def _draw_hostile(generator: random.Random) -> tuple[Topology, Mix]:
-    return draw_topology(generator), Mix(dict.fromkeys(FAULTS, 1.0), 30, 10.0, 1.0)
+    return draw_topology(generator), Mix(dict.fromkeys(SYSTEM_FAULTS, 1.0), 30, 10.0, 1.0)
 
 
 def _draw_swarm(generator: random.Random) -> tuple[Topology, Mix]:
-    chosen = [name for name in FAULTS if generator.random() < 0.4] or ["kill"]
+    share = generator.choice((0.1, 0.3, 0.6))
+    chosen = [name for name in SYSTEM_FAULTS if generator.random() < share] or ["kill"]
     weights = {name: round(generator.uniform(0.2, 2.0), 2) for name in chosen}
     mix = Mix(
         weights,

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from harness.backend import Ability
 from harness.fault_ports import NO_FAULTS, ServiceFaults
 from harness.faulting.fault import Cast, Draw, Fault, Scope, Strike, Undo
+from harness.faulting.network import CUT_EFFECTS
 from harness.faulting.stage import Stage
 
 SERVICES = {Scope.OBJECT_STORE: "object_store", Scope.BROKER: "broker"}
@@ -97,7 +98,7 @@ def link_cut(scope: Scope) -> Fault:
         scope=scope,
         what=f"one node loses sight of the {service.replace('_', ' ')}",
         inverse="heal",
-        effects=(*(f"{service}.{name}" for name in counters), "network.bytes_cut"),
+        effects=(*(f"{service}.{name}" for name in counters), *CUT_EFFECTS),
         draw=draw_storage,
         cause=cause,
         claims=lambda strike: tuple(f"{service}:{target}" for target in strike.targets),
