@@ -34,6 +34,8 @@ class Stage:
         self.lost: dict[str, None] = {}
         """Safekeepers whose copy of the WAL is gone."""
         self.control = ControlPlane(self, traffic.primary.timeline, traffic.primary.pageserver)
+        self.cancelled = 0
+        """Writes that clients gave up; each has a value of its own."""
         self._rivals = 0
 
     @property

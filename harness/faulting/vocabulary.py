@@ -8,6 +8,7 @@ from types import MappingProxyType
 from harness.errors import HarnessError
 from harness.faulting.admin import ADMIN_FAULTS
 from harness.faulting.broker import BROKER_FAULTS
+from harness.faulting.clients import CLIENT_FAULTS
 from harness.faulting.clock import CLOCK_FAULTS
 from harness.faulting.compute import COMPUTE_FAULTS
 from harness.faulting.disk import DISK_FAULTS
@@ -27,6 +28,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
             BROKER_FAULTS,
             CLOCK_FAULTS,
             COMPUTE_FAULTS,
+            CLIENT_FAULTS,
             ADMIN_FAULTS,
         )
         for fault in family
