@@ -175,6 +175,7 @@ class Service:
         ):
             if chance < share:
                 late_s = self.generator.random() * faults.late_s if fate is Fate.LATE else 0.0
+                self.effects["calls_postponed"] += fate is Fate.LATE
                 return fate, extra_s + late_s
             chance -= share
         return Fate.SERVED, extra_s
@@ -184,6 +185,7 @@ _EFFECTS = (
     "calls_cut",
     "calls_denied",
     "calls_failed",
+    "calls_postponed",
     "calls_slowed",
     "deletes_slowed",
     "late_effects",

@@ -67,7 +67,7 @@ OBJECT_STORE_FAULTS = (
         Troubles(
             "late_effects",
             "requests time out and take effect later, behind newer ones",
-            "late_effects",
+            "calls_postponed",
             lambda strike: ServiceFaults(late=strike.number("chance"), late_s=5.0),
         ),
     ),
