@@ -1,0 +1,161 @@
+"""Every fault of the vocabulary does what it says: in a run of its own its effect is counted.
+
+A fault whose counters stay at zero here would strike nothing anywhere, and the run is inconclusive.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from pathlib import Path
+
+import pytest
+
+from harness.backend import HARNESS
+from harness.faulting.campaign import run_campaign
+from harness.faulting.fault import Strike
+from harness.faulting.plan import AtTime, Plan, Step
+from harness.faulting.vocabulary import FAULTS
+from harness.topology import KIB, THREE_SAFEKEEPERS, Topology
+from harness.world import World
+
+UNSUPPORTED = Path(__file__).with_name("unsupported_faults.json")
+REPEATS = 3
+MIGRATIONS = ((0.7, "ps1"), (1.9, "ps0"), (3.1, "ps1"))
+"""Who attaches a tenant lists its objects."""
+BUSY = Topology(
+    pageservers=2,
+    pageserver_options={
+        "checkpoint_distance": 8 * KIB,
+        "checkpoint_timeout_s": 0.3,
+        "compaction_period_s": 0.3,
+        "compaction_threshold": 2,
+        "page_cache_size": 0,
+    },
+    safekeeper_options={"control_file_save_s": 0.05},
+    compute_options={"cache_pages": 2},
+)
+"""Uploads, compacts and rereads all the time, so that every kind of call is there to be struck."""
+
+LINK, PAGESERVER, SAFEKEEPER = ("main", "sk0"), ("ps0",), ("sk0",)
+ALL = ("sk0", "main", "sk1", "ps0", "sk2", "ps1")
+CHANCE = {"chance": 0.7}
+STRIKES = {
+    "fragmentation": Strike(LINK, CHANCE),
+    "datagram_loss": Strike((HARNESS, "sk0"), CHANCE),
+    "datagram_duplication": Strike((HARNESS, "sk0"), CHANCE),
+    "datagram_reordering": Strike((HARNESS, "sk0"), CHANCE),
+    "cut_one_way": Strike(LINK),
+    "black_hole": Strike(LINK),
+    "isolate": Strike(ALL),
+    "partition": Strike(ALL, {"size": 1}),
+    "majority_ring": Strike(ALL),
+    "hold": Strike(LINK),
+    "delay": Strike(LINK, {"delay_s": 0.05}),
+    "reset": Strike(LINK),
+    "kill": Strike(SAFEKEEPER),
+    "kill_host": Strike(SAFEKEEPER),
+    "stop": Strike(SAFEKEEPER),
+    "pause": Strike(SAFEKEEPER),
+    "wipe": Strike(SAFEKEEPER),
+    "lose_unsynced": Strike(SAFEKEEPER, {"dirty_s": 0.1}),
+    "lose_sizes": Strike(PAGESERVER, {"dirty_s": 0.4}),
+    "lose_names": Strike(PAGESERVER, {"dirty_s": 0.4}),
+    "tear_writes": Strike(SAFEKEEPER, {"dirty_s": 0.1}),
+    "disk_error": Strike(PAGESERVER, {"times": 2}),
+    "no_space": Strike(PAGESERVER, {"times": 2}),
+    "short_read": Strike(PAGESERVER, {"times": 2}),
+    "drop_syncs": Strike(PAGESERVER, {"times": 2}),
+    "misdirect_writes": Strike(PAGESERVER, {"times": 2}),
+    "disk_full": Strike(SAFEKEEPER, {"free_bytes": 100}),
+    "disk_stall": Strike(SAFEKEEPER),
+    "bit_rot": Strike(PAGESERVER, {"part": ""}),
+    "older_copy": Strike(PAGESERVER, {"age_s": 0.5}),
+    "object_store_outage": Strike(),
+    "object_store_out_of_sight": Strike(PAGESERVER),
+    "object_store_errors": Strike((), CHANCE),
+    "object_store_lost_replies": Strike((), CHANCE),
+    "object_store_late_effects": Strike((), CHANCE),
+    "object_store_slow": Strike((), {**CHANCE, "slow_s": 0.2}),
+    "object_store_failing_list": Strike((), CHANCE),
+    "object_store_slow_deletes": Strike((), {"by_s": 0.5}),
+    "object_store_credentials": Strike(PAGESERVER),
+    "broker_outage": Strike(),
+    "broker_out_of_sight": Strike(SAFEKEEPER),
+    "broker_lost_replies": Strike((), CHANCE),
+    "watch_lag": Strike((), {"by_s": 0.5}),
+    "half_open_watch": Strike(PAGESERVER),
+    "lease_expiry": Strike(),
+    "clock_jump": Strike(SAFEKEEPER, {"by_us": -3_600_000_000}),
+    "clock_drift": Strike(SAFEKEEPER, {"ppm": 100_000.0}),
+    "second_compute": Strike(("main",)),
+    "zombie": Strike(("main",)),
+    "late_delivery": Strike(("main", "sk0"), {"sending_s": 0.3}),
+    "cancelling_client": Strike((), {"times": 20, "patience_s": 0.0005}),
+    "deaf_client": Strike((), {"times": 100}),
+    "migrate": Strike(("ps1",)),
+    "repeat_requests": Strike((), {"times": 2, "patience_s": 1.0}),
+    "concurrent_requests": Strike((), {"times": 2, "patience_s": 1.0}),
+    "abandon_requests": Strike((), {"times": 5, "patience_s": 0.0002}),
+}
+
+
+def test_every_fault_has_a_strike_here() -> None:
+    """A fault that is new must be shown to work."""
+    assert set(STRIKES) == set(FAULTS)
+
+
+@pytest.mark.computes("walgen", reason="the strikes name its nodes")
+@pytest.mark.parametrize("name", list(FAULTS))
+async def test_fault_has_its_effect(world: World, name: str) -> None:
+    """One fault, thrice, over a busy cluster that must survive it."""
+    fault = FAULTS[name]
+    if fault.needs is not None:
+        world.needs(fault.needs)
+    for_s = 0.7 if fault.lasting else 0.0
+    steps = tuple(
+        Step(name, STRIKES[name], AtTime(0.5 + 1.2 * number), for_s) for number in range(REPEATS)
+    )
+    companions = tuple(
+        Step("migrate", Strike((target,)), AtTime(at_s))
+        for at_s, target in MIGRATIONS
+        if name == "object_store_failing_list"
+    )
+    plan = Plan("one fault", BUSY, steps + companions, 4.0, ("sk0", "sk1", "sk2"), think_s=0.01)
+    stranger = await send_datagrams() if name.startswith("datagram") else None
+    nemesis = await run_campaign(world, plan)
+    if stranger is not None:
+        stranger.close()
+    assert sum(record.effect for record in nemesis.records if record.fault is fault) > 0
+
+
+async def send_datagrams() -> asyncio.DatagramTransport:
+    """Nodes of the system send none; a stranger does."""
+    loop = asyncio.get_running_loop()
+    transport, _ = await loop.create_datagram_endpoint(
+        asyncio.DatagramProtocol, remote_addr=("sk0", 9)
+    )
+
+    def send() -> None:
+        if not transport.is_closing():
+            transport.sendto(b"hello")
+            loop.call_later(0.01, send)
+
+    send()
+    return transport
+
+
+@pytest.mark.computes("walgen", reason="what a world can do does not depend on the compute")
+async def test_what_this_world_cannot_do_was_reviewed(world: World) -> None:
+    """A fault that silently stopped to work in a world would be skipped for ever."""
+    cluster = await world.start(THREE_SAFEKEEPERS)
+    endpoint = await cluster.endpoint("main")
+    await endpoint.put(1, "a")
+
+    missing = {
+        fault.name: fault.needs.value
+        for fault in FAULTS.values()
+        if fault.needs is not None and fault.needs not in world.backend.abilities
+    }
+
+    assert missing == json.loads(UNSUPPORTED.read_text(encoding="utf-8"))[world.name]
