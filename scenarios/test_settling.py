@@ -19,6 +19,9 @@ from harness.world import World
 from storage.ids import TenantTimelineId
 
 SETTLES_WITHIN_S = 45.0
+PROMPT_S = 2.0
+HEARTBEATS_S = (1.0, 8.0)
+"""With the longer one, whoever waits for a heartbeat is late."""
 
 
 async def end_compute(endpoint: EndpointHandle, chance: random.Random) -> None:
@@ -43,6 +46,15 @@ async def disturb(cluster: Cluster, chance: random.Random) -> None:
                 await node.restart()
 
 
+async def check_delivered(cluster: Cluster, timeline: TenantTimelineId) -> None:
+    """``NotYet`` until the pageserver has all that any safekeeper knows to be committed."""
+    states = [await safekeeper.timeline(timeline) for safekeeper in cluster.safekeepers]
+    committed = max(state.commit_lsn for state in states)
+    received = (await cluster.pageserver(0).timeline(timeline)).last_record_lsn
+    if received < committed:
+        raise NotYet(f"{committed} is committed, the pageserver has {received}")
+
+
 async def check_settled(cluster: Cluster, timeline: TenantTimelineId) -> None:
     """``NotYet`` until everything committed is in S3 and no safekeeper serves the timeline."""
     states = [await safekeeper.timeline(timeline) for safekeeper in cluster.safekeepers]
@@ -64,7 +76,16 @@ async def test_idle_timeline_settles(world: World, discovery: Discovery) -> None
     """The compute is gone, storage nodes come and go: what was committed settles all the same."""
     chance = world.generator("settling")
     options = {"checkpoint_timeout_s": 5.0, "checkpoint_distance": chance.choice([8, 64]) * KIB}
-    cluster = await world.start(Topology(discovery=discovery, pageserver_options=options))
+    cluster = await world.start(
+        Topology(
+            discovery=discovery,
+            pageserver_options=options,
+            safekeeper_options={
+                "heartbeat_s": chance.choice(HEARTBEATS_S),
+                "broker_publish_s": 0.2,
+            },
+        )
+    )
     endpoint = await cluster.endpoint("main")
     async with world.load(endpoint) as load:
         await load.progress(chance.randrange(1, 60))
@@ -72,7 +93,14 @@ async def test_idle_timeline_settles(world: World, discovery: Discovery) -> None
             await disturb(cluster, chance)
             await load.progress(chance.randrange(1, 60))
 
+    await cluster.caught_up(cluster.pageserver(0), endpoint.timeline)
+    await endpoint.put(1, "the last commit")
     await end_compute(endpoint, chance)
+    await world.eventually(
+        lambda: check_delivered(cluster, endpoint.timeline),
+        within_s=PROMPT_S,
+        what="the last commit is delivered",
+    )
     if chance.random() < 0.7:
         await disturb(cluster, chance)
     await world.eventually(
