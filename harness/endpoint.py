@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple, Protocol
 
-from harness.history import History, Kind, Outcome, Source
+from harness.history import Conserved, History, Kind, Outcome, Source
 from storage.errors import SeawallError
 from storage.lsn import Lsn
 
@@ -90,6 +90,16 @@ class Client:
     def process(self) -> str:
         """The name operations are recorded under."""
         return self._source.process
+
+    @property
+    def recorded_timeline(self) -> str:
+        """The timeline operations are recorded under."""
+        return self._source.timeline
+
+    def conserve(self, accounts: range, total: int, lsn: Lsn | None) -> None:
+        """Record that from ``lsn``, or now, on these keys are numbers that add up to ``total``."""
+        opened = Conserved(accounts.start, accounts.stop, total, self.now_s(), lsn)
+        self._history.conserve(self._source.timeline, opened)
 
     def named(self, process: str) -> Client:
         """A client of the same endpoint that records as another process."""

@@ -72,6 +72,18 @@ class BranchPoint:
     at_s: float
 
 
+@dataclass(frozen=True, slots=True)
+class Conserved:
+    """Keys ``first`` … ``end - 1`` are numbers that add up to ``total`` whatever is transferred,
+    from when they were opened on."""
+
+    first: int
+    end: int
+    total: int
+    opened_at_s: float
+    opened_lsn: Lsn | None
+
+
 @dataclass(slots=True)
 class ComputeLife:
     """One start of a primary, named like the processes of its clients. It was elected after
@@ -141,11 +153,17 @@ class History:
         self._commits = 0
         self.branches: dict[str, BranchPoint] = {}
         self.lives: dict[str, list[ComputeLife]] = {}
+        self.conserved: dict[str, list[Conserved]] = {}
 
     def branched(self, timeline: str, point: BranchPoint) -> None:
         """Record that a timeline began as a branch of another."""
         assert timeline not in self.branches, f"timeline {timeline} is branched twice"
         self.branches[timeline] = point
+
+    def conserve(self, timeline: str, accounts: Conserved) -> None:
+        """Record that a timeline has accounts between which amounts are only transferred."""
+        assert accounts.first < accounts.end, f"no accounts: {accounts}"
+        self.conserved.setdefault(timeline, []).append(accounts)
 
     def compute_began(self, timeline: str, process: str, at_s: float) -> ComputeLife:
         """Record that a primary of a timeline is about to start; the caller notes when it serves.

@@ -1,8 +1,10 @@
 """Background load: clients that read and write until told to stop.
 
-Every value written is unique, so a read names the write it saw. Each client has keys of its own and
-all share some; own keys make order by program visible, shared keys make races. A failed
-operation is part of the history, not of the program: the client goes on with another one.
+What they do is a :class:`Workload`: registers (here), lists or a bank
+(:mod:`harness.transactions`). Every value written to a register is unique, so a read names the
+write it saw. Each client has registers of its own and all share some; own ones make order by
+program visible, shared ones make races. A failed operation is part of the history, not of the
+program: the client goes on with another one.
 Plain asyncio, seeded by the generator it is given; works in every world.
 """
 
@@ -12,7 +14,7 @@ import asyncio
 import random
 from collections import deque
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 from harness.endpoint import Client, OutcomeUnknown, Refused
 from harness.errors import HarnessError, NotLive
@@ -20,11 +22,42 @@ from harness.errors import HarnessError, NotLive
 STOP_GRACE_S = 30.0
 
 
+class Worker(Protocol):
+    """One client of a load: what it asks for next."""
+
+    async def operate(self) -> bool:
+        """Do one operation; whether it was a write. Raises ``Refused`` or ``OutcomeUnknown``."""
+        ...
+
+
+class Workload(Protocol):
+    """What the clients of a load do: ``clients`` of them, each thinking ``think_s`` seconds on
+    average between operations and waiting ``retry_s`` after a failed one."""
+
+    @property
+    def clients(self) -> int:
+        """How many clients."""
+        ...
+
+    @property
+    def think_s(self) -> float:
+        """Seconds between operations."""
+        ...
+
+    @property
+    def retry_s(self) -> float:
+        """Seconds after a failed operation."""
+        ...
+
+    def worker(self, client: Client, number: int, entropy: random.Random) -> Worker:
+        """Client ``number``, who draws from ``entropy``."""
+        ...
+
+
 @dataclass(frozen=True)
 class LoadOptions:
-    """``keys`` keys from ``first_key`` on, of which a quarter is shared; ``read_fraction`` of the
-    operations read. A client thinks ``think_s`` seconds on average between operations, and waits
-    ``retry_s`` after a failed one."""
+    """Registers: ``keys`` keys from ``first_key`` on, of which a quarter is shared;
+    ``read_fraction`` of the operations read. The rest: :class:`Workload`."""
 
     clients: int = 4
     keys: int = 256
@@ -44,6 +77,10 @@ class LoadOptions:
                 f"read_fraction {self.read_fraction} is outside 0 … 1 (exclusive): "
                 "a load that writes nothing checks nothing"
             )
+
+    def worker(self, client: Client, number: int, entropy: random.Random) -> Worker:
+        """A client that puts, deletes, reads, and sets several keys at once."""
+        return _RegisterWorker(self, client, number, entropy)
 
 
 @dataclass
@@ -65,7 +102,7 @@ class Load:
     """
 
     def __init__(
-        self, client: Client, options: LoadOptions, entropy: random.Random, *, name: str = "load"
+        self, client: Client, options: Workload, entropy: random.Random, *, name: str = "load"
     ) -> None:
         self.options = options
         self._name = name
@@ -93,8 +130,9 @@ class Load:
         for number in range(self.options.clients):
             entropy = random.Random(self._entropy.getrandbits(64))
             client = self._client.named(f"{self._client.process}/{self._name}.{number}")
-            work = _LoadClient(self, client, number, entropy)
-            self._clients.append(asyncio.create_task(self._run(work), name=f"load {number}"))
+            worker = self.options.worker(client, number, entropy)
+            running = self._run(worker, entropy)
+            self._clients.append(asyncio.create_task(running, name=f"load {number}"))
 
     async def stop(self) -> None:
         """Let each client finish its operation; those that hang are cancelled, their operation is
@@ -146,27 +184,42 @@ class Load:
         finally:
             self._waiters = deque(entry for entry in self._waiters if entry[1] is not waiter)
 
-    def committed(self) -> None:
-        """A client's write was acknowledged."""
+    def _committed(self) -> None:
         self._note_stall()
         self.counts.commits += 1
         for target, waiter in self._waiters:
             if self.counts.commits >= target and not waiter.done():
                 waiter.set_result(None)
 
-    async def may_go_on(self) -> bool:
-        """Wait while paused; false when the client is to end."""
-        await self._running.wait()
-        return not self._stopping
-
-    async def _run(self, work: _LoadClient) -> None:
+    async def _run(self, worker: Worker, entropy: random.Random) -> None:
         try:
-            await work.run()
+            await self._work(worker, entropy)
         except Exception as error:
             for _, waiter in self._waiters:
                 if not waiter.done():
                     waiter.set_exception(error)
             raise
+
+    async def _work(self, worker: Worker, entropy: random.Random) -> None:
+        """Operate until the load stops."""
+        options, counts = self.options, self.counts
+        while True:
+            await self._running.wait()
+            if self._stopping:
+                return
+            pause_s = options.think_s
+            try:
+                if await worker.operate():
+                    self._committed()
+                else:
+                    counts.reads += 1
+            except Refused:
+                counts.failed += 1
+                pause_s = options.retry_s
+            except OutcomeUnknown:
+                counts.unknown += 1
+                pause_s = options.retry_s
+            await asyncio.sleep(pause_s * entropy.uniform(0.5, 1.5))
 
     def _resume_clock(self) -> None:
         self._last_commit_s = self._client.now_s()
@@ -179,41 +232,29 @@ class Load:
         self._last_commit_s = now_s
 
 
-class _LoadClient:
-    """One client: picks operations from its own generator."""
+class _RegisterWorker:
+    """Picks operations from its own generator; some keys are its own, some everybody's."""
 
-    def __init__(self, load: Load, client: Client, number: int, entropy: random.Random) -> None:
-        options = load.options
+    def __init__(
+        self, options: LoadOptions, client: Client, number: int, entropy: random.Random
+    ) -> None:
         shared = options.keys // 4
         own = (options.keys - shared) // options.clients
         first_own = options.first_key + shared + number * own
-        self._load = load
+        self._read_fraction = options.read_fraction
         self._client = client
-        self._number = number
         self._entropy = entropy
         self._shared = range(options.first_key, options.first_key + shared)
         self._own = range(first_own, first_own + own)
         self._written = 0
 
-    async def run(self) -> None:
-        """Operate until the load stops."""
-        options, counts = self._load.options, self._load.counts
-        while await self._load.may_go_on():
-            pause_s = options.think_s
-            try:
-                if self._entropy.random() < options.read_fraction:
-                    await self._read()
-                    counts.reads += 1
-                else:
-                    await self._write()
-                    self._load.committed()
-            except Refused:
-                counts.failed += 1
-                pause_s = options.retry_s
-            except OutcomeUnknown:
-                counts.unknown += 1
-                pause_s = options.retry_s
-            await asyncio.sleep(pause_s * self._entropy.uniform(0.5, 1.5))
+    async def operate(self) -> bool:
+        """See :class:`Worker`."""
+        if self._entropy.random() < self._read_fraction:
+            await self._read()
+            return False
+        await self._write()
+        return True
 
     async def _read(self) -> None:
         if self._entropy.random() < 0.05:

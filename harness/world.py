@@ -21,7 +21,7 @@ from harness.faults import Faults
 from harness.history import History
 from harness.topology import Topology
 from harness.verdict import RunSettings
-from harness.workload import Load, LoadOptions
+from harness.workload import Load, LoadOptions, Workload
 
 T = TypeVar("T")
 POLL_S = 0.05
@@ -82,7 +82,7 @@ class World:
         await cluster.start()
         return cluster
 
-    def load(self, endpoint: EndpointHandle, options: LoadOptions | None = None) -> Load:
+    def load(self, endpoint: EndpointHandle, options: Workload | None = None) -> Load:
         """A background load on an endpoint; ``async with`` starts and stops it."""
         self._loads += 1
         entropy = self.generator(f"load {self._loads}")

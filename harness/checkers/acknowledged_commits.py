@@ -27,13 +27,13 @@ class Reader(Protocol):
 
 async def read_back(reader: Reader, history: History, timeline: str) -> dict[int, str]:
     """The present value of every key a timeline inherited or wrote; absent keys are left out."""
-    keys = [
+    keys = {
         register.key
         for register in registers_of(history, timeline)
         if register.writes or register.initial.value is not None
-    ]
+    }
     found: dict[int, str] = {}
-    for first, end in ranges_of(keys):
+    for first, end in ranges_of(sorted(keys | history.transacted(timeline))):
         found.update(await reader.scan(first, end))
     return found
 

@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING
 from harness.checkers.acknowledged_commits import check_acknowledged_commits, read_back
 from harness.checkers.admin_state import check_admin_state
 from harness.checkers.commit_order import check_commit_order
+from harness.checkers.conservation import check_conservation
 from harness.checkers.crash_order import check_crash_order
 from harness.checkers.dependency_cycles import check_dependency_cycles
 from harness.checkers.evidence import Expected, check_evidence
 from harness.checkers.linearizable import check_linearizable
+from harness.checkers.list_append import check_list_append
 from harness.checkers.logs import check_logs
 from harness.checkers.lsn_order import check_lsn_order
 from harness.checkers.quorum_order import check_quorum_order
@@ -42,6 +44,8 @@ async def check_world(world: World) -> None:
     world.judged["reads"] += check_reads(world.history)
     world.judged["commit_order"] += check_commit_order(world.history)
     world.judged["dependencies"] += check_dependency_cycles(world.history)
+    world.judged["list_append"] += check_list_append(world.history)
+    world.judged["conservation"] += check_conservation(world.history)
     decided = check_linearizable(world.history)
     world.judged["linearizable keys"] += decided.keys
     world.judged["linearizable keys undecided"] += decided.undecided

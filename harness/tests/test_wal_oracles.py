@@ -11,7 +11,7 @@ from harness.checkers.pages_equal_wal import Wanted, check_pages, choose
 from harness.checkers.wal_explains_history import check_wal_explains
 from harness.checkers.wal_model import PageState, WalModel, read_change, read_page
 from harness.errors import CheckFailed
-from harness.history import Kind, Source
+from harness.history import Kind, Outcome, Source
 from harness.tests.histories import PINNED, Story
 from harness.tests.wal_stories import Block, WalStory, change_bytes, page_bytes
 from storage.lsn import Lsn
@@ -127,6 +127,37 @@ def test_records_that_no_operation_explains() -> None:
                 .record(48, {1: "d"}))  # fmt: skip
     with pytest.raises(CheckFailed, match="nobody wrote it"):
         explain(Story().failed_put(1, "a", 0, 1), WalStory().record(8, {1: "a"}))
+
+
+STEPS = (("append", 1, "y"), ("add", 2, -3))
+
+
+def test_steps_are_redone_on_the_state_before_their_record() -> None:
+    wal = WalStory().record(8, {1: "x", 2: "5"}).record(16, {1: "x,y", 2: "2"})
+    start = Story().step((Kind.TXN, ({1: "x", 2: "5"},)), (0, 1), (None, 8))
+    start.step((Kind.TRANSACT, (STEPS,)), (2, 3), (["x,y", "2"], 16))
+    assert explain(start, wal) == 2
+    with pytest.raises(CheckFailed, match=r"on the state before 0/18 its steps see \['x,y', '2'\]"):
+        wal = WalStory().record(8, {1: "x", 2: "5"}).record(24, {1: "y", 2: "2"})
+        story = Story().step((Kind.TXN, ({1: "x", 2: "5"},)), (0, 1), (None, 8))
+        explain(story.step((Kind.TRANSACT, (STEPS,)), (2, 3), (["y", "2"], 24)), wal)
+
+
+def test_steps_of_unknown_outcome_explain_what_they_would_set_and_only_once() -> None:
+    wal = WalStory().record(8, {1: "x", 2: "5"}).record(16, {1: "x,y", 2: "2"})
+
+    def story() -> Story:
+        begun = Story().step((Kind.TXN, ({1: "x", 2: "5"},)), (0, 1), (None, 8))
+        return begun.step((Kind.TRANSACT, (STEPS,)), (2, 3), outcome=Outcome.UNKNOWN)
+
+    assert explain(story(), wal) == 1
+    with pytest.raises(CheckFailed, match="is in the WAL twice"):
+        explain(story(), wal.record(24, {1: "x,y,y", 2: "-1"}))
+    with pytest.raises(CheckFailed, match="nobody wrote it"):
+        explain(story(), WalStory().record(8, {1: "x", 2: "5"}).record(16, {1: "x,y"}))
+    with pytest.raises(CheckFailed, match="nobody wrote it"):
+        explain(Story().step((Kind.TRANSACT, (STEPS,)), (2, 3), outcome=Outcome.FAILED),
+                WalStory().record(8, {1: "y", 2: "-3"}))  # fmt: skip
 
 
 def test_sums_and_other_timelines() -> None:

@@ -50,7 +50,7 @@ AUTHENTICATION = "local all all trust\nlocal replication all trust\n"
 
 _LINE = re.compile(r"([0-9A-Z]{5}) ([A-Z0-9]+):  (.*)\Z", re.DOTALL)
 _LEVELS = {"WARNING": logging.WARNING, "ERROR": logging.ERROR, "FATAL": logging.ERROR}
-_OWN_DOING = ("08006", "22", "23", "25", "42", "57P01", "57014", "57P03")
+_OWN_DOING = ("08006", "22", "23", "25", "40001", "40P01", "42", "57P01", "57014", "57P03")
 """SQLSTATEs of what clients are refused and of what an administrator did: life, not failures."""
 
 logger = logging.getLogger("postgres")

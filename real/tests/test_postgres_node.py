@@ -363,6 +363,8 @@ def test_transaction_is_one_string_in_order_of_key():
         ("WARNING", "01000", "WARNING"),
         ("ERROR", "XX001", "ERROR"),
         ("ERROR", "42P01", "INFO"),
+        ("ERROR", "40001", "INFO"),
+        ("ERROR", "40003", "ERROR"),
         ("FATAL", "57P01", "INFO"),
         ("FATAL", "08006", "INFO"),
         ("FATAL", "53300", "ERROR"),
