@@ -10,19 +10,23 @@ import json
 import signal
 import sys
 from collections.abc import Sequence
+from datetime import date
 from pathlib import Path
 
 from harness.bug_catch import bug_of
-from harness.bug_table import BugsOptions, hunt_bugs
+from harness.bug_command import add_bugs
 from harness.composition import benches
 from harness.errors import CheckFailed, HarnessError
 from harness.faulting.minimise import minimise_run
+from harness.regress import add, run_all
+from harness.regressions import Regression
 from harness.single import run_once
 from harness.sweep import SweepOptions, sweep
 from harness.verdict import (
     EXIT_CODES,
     INTERRUPTED,
     NO_POSTGRES_IN_SIM,
+    POLICIES,
     RunSettings,
     Verdict,
     check_file,
@@ -54,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--world", choices=("sim", "real"), default="sim")
     run.add_argument("--compute", choices=("walgen", "postgres"), default="walgen")
     run.add_argument("--seed", type=_seed, default=0)
-    run.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
+    run.add_argument("--policy", choices=POLICIES, default="random")
     run.add_argument("--artifacts", default="", help="directory for logs and events of the run")
     run.add_argument("--plan", default="", help="carry this file's plan of faults out")
     run.add_argument("--bug", default="", help="put a bug of the bank back first")
@@ -65,34 +69,35 @@ def _parser() -> argparse.ArgumentParser:
         "--seeds", type=_seed_range, required=True, metavar="A:B", help="A ≤ seed < B"
     )
     many.add_argument("--jobs", type=_count, default=0, help="processes (default: one a core)")
-    many.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
+    many.add_argument("--policy", choices=POLICIES, default="random")
     many.add_argument("--records", default="", help="append a JSON line for each run to this file")
     many.set_defaults(command=_sweep)
     smaller = commands.add_parser("minimise", help="leave out what a failing plan does not need")
     smaller.add_argument("nodeid", help="a campaign, as replay lines name it")
     smaller.add_argument("--seed", type=_seed, default=0)
-    smaller.add_argument("--policy", choices=("fifo", "random", "pct"), default="random")
+    smaller.add_argument("--policy", choices=POLICIES, default="random")
     smaller.add_argument("--output", default="plan.json", help="where the smaller plan goes")
     smaller.set_defaults(command=_minimise)
-    _add_bugs(commands.add_parser("bugs", help="hunt the bugs of the bank in sim"))
+    _add_regress(commands.add_parser("regress", help="run the seeds that once failed"))
+    add_bugs(commands.add_parser("bugs", help="hunt the bugs of the bank in sim"))
     bench = commands.add_parser("bench", help="run a benchmark; ends with one JSON line")
     bench.add_argument("name", help="one of BENCHES in conftest.py; a wrong name lists them")
     bench.set_defaults(command=_bench)
     return parser
 
 
-def _add_bugs(bugs: argparse.ArgumentParser) -> None:
-    bugs.add_argument("--id", default="", help="one bug instead of all")
-    bugs.add_argument("--roots", type=_count, default=5, help="root seeds for each bug (default 5)")
-    bugs.add_argument(
-        "--seeds", type=_count, default=2000, help="runs at most for each root (default 2000)"
+def _add_regress(regress: argparse.ArgumentParser) -> None:
+    regress.add_argument("--jobs", type=_count, default=0, help="processes (default: one a core)")
+    regress.add_argument(
+        "--add", default="", metavar="NODEID", help="put a seed on the list instead of running it"
     )
-    bugs.add_argument("--jobs", type=_count, default=0, help="processes (default: one a core)")
-    bugs.add_argument("--json", default="", help="write what was found to this file")
-    bugs.add_argument(
-        "--scenario", action="append", default=[], help="hunt with this node id (may be repeated)"
-    )
-    bugs.set_defaults(command=_bugs)
+    regress.add_argument("--seed", type=_seed, default=0)
+    regress.add_argument("--policy", choices=POLICIES, default="random")
+    regress.add_argument("--date", default=date.today().isoformat(), help="default: today")
+    regress.add_argument("--cause", default="", help="what was wrong, in a sentence")
+    regress.add_argument("--fix", default="", help="subject of the commit that ended it")
+    regress.add_argument("--evidence", default="", help="artifacts of the run, for its plan")
+    regress.set_defaults(command=_regress)
 
 
 def _seed_range(text: str) -> range:
@@ -150,18 +155,13 @@ def _sweep(arguments: argparse.Namespace) -> int:
     return sweep(options)
 
 
-def _bugs(arguments: argparse.Namespace) -> int:
-    if arguments.json:
-        check_file(Path(arguments.json), "--json")
-    options = BugsOptions(
-        arguments.id,
-        arguments.roots,
-        arguments.seeds,
-        arguments.jobs,
-        arguments.json,
-        tuple(arguments.scenario),
-    )
-    return hunt_bugs(options)
+def _regress(arguments: argparse.Namespace) -> int:
+    if not arguments.add:
+        return run_all(arguments.jobs)
+    fields = {name: getattr(arguments, name) for name in ("seed", "date", "cause", "fix", "policy")}
+    regression = Regression.of_json({"scenario": arguments.add, **fields})
+    print(add(regression, arguments.evidence))
+    return 0
 
 
 def _bench(arguments: argparse.Namespace) -> int:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import inspect
 import os
 import shlex
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +19,13 @@ from harness.artifacts import write_artifacts
 from harness.composition import worlds
 from harness.errors import HarnessError, UnsupportedFault
 from harness.failures import describe, present
+from harness.regressions import REGRESSIONS, Regression, of_scenario, read_regressions
 from harness.reproducible import run_and_sample
 from harness.runner import RunResult, Scenario, WorldRunner
 from harness.single import RECORDS
 from harness.verdict import (
     NO_POSTGRES_IN_SIM,
+    POLICIES,
     RunRecord,
     RunSettings,
     append_record,
@@ -33,8 +35,8 @@ from harness.verdict import (
 
 RUNNERS = pytest.StashKey[dict[str, WorldRunner]]()
 REPLAY = pytest.StashKey[str]()
+ONCE_FAILED = pytest.StashKey[Sequence[Regression]]()
 COMPUTES = ("walgen", "postgres")
-POLICIES = ("fifo", "random", "pct")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -76,8 +78,17 @@ def pytest_configure(config: pytest.Config) -> None:
             check_writable(Path(artifacts), "--artifacts")
         if records:
             check_file(Path(records), "--records")
+        config.stash[ONCE_FAILED] = _once_failed(config)
     except HarnessError as error:
         raise pytest.UsageError(str(error)) from error
+
+
+def _once_failed(config: pytest.Config) -> list[Regression]:
+    """The seeds that a session runs besides seed 0; none if it was told what to run."""
+    told = [config.getoption(name) for name in ("--only-scenario", "--plan", "--seed")]
+    plain = config.getoption("--runs") == 1 and config.getoption("--policy") == "random"
+    path = config.rootpath / REGRESSIONS
+    return read_regressions(path) if plain and not any(told) and path.exists() else []
 
 
 def _chosen(value: str, known: tuple[str, ...], option: str) -> tuple[str, ...]:
@@ -105,6 +116,10 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         for compute in _allowed(metafunc, "computes", config.getoption("--compute"), COMPUTES)
         for settings in _cases(config, world, compute)
     ]
+    if any((case.world, case.compute) == ("sim", "walgen") for case in cases):
+        again = of_scenario(config.stash[ONCE_FAILED], metafunc.definition.nodeid)
+        found = dict.fromkeys(each.settings(REGRESSIONS.parent) for each in again)
+        cases += [settings for settings in found if settings not in cases]
     metafunc.parametrize("world", cases, ids=[_case_id(config, case) for case in cases])
 
 
@@ -130,8 +145,11 @@ def _cases(config: pytest.Config, world: str, compute: str) -> Iterator[RunSetti
 
 
 def _case_id(config: pytest.Config, case: RunSettings) -> str:
-    plain = config.getoption("--runs") == 1 and case.seed == 0
-    return f"{case.world}-{case.compute}" + ("" if plain else f"-seed{case.seed}")
+    once_failed = [case.policy] if case.policy != config.getoption("--policy") else []
+    once_failed += [Path(case.plan).stem] if case.plan != config.getoption("--plan") else []
+    if config.getoption("--runs") == 1 and case.seed == 0 and not once_failed:
+        return f"{case.world}-{case.compute}"
+    return ".".join([f"{case.world}-{case.compute}-seed{case.seed}", *once_failed])
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -184,8 +202,12 @@ def base_nodeid(item: pytest.Function) -> str:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Drop scenarios that no chosen world runs, and all but the one ``harness run`` names."""
+    """Drop scenarios that no chosen world runs, all but the one ``harness run`` names, and seeds
+    that failed with other parameters of a scenario."""
     wanted = config.getoption("--only-scenario")
+    once_failed = {
+        (each.scenario, each.settings(REGRESSIONS.parent)) for each in config.stash[ONCE_FAILED]
+    }
     items[:] = [
         item
         for item in items
@@ -194,8 +216,18 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         or (
             isinstance(item.callspec.params["world"], RunSettings)
             and wanted in ("", base_nodeid(item))
+            and (
+                _was_asked_for(config, item.callspec.params["world"])
+                or (base_nodeid(item), item.callspec.params["world"]) in once_failed
+            )
         )
     ]
+
+
+def _was_asked_for(config: pytest.Config, case: RunSettings) -> bool:
+    first, runs = config.getoption("--seed"), config.getoption("--runs")
+    options = (config.getoption("--policy"), config.getoption("--plan"))
+    return first <= case.seed < first + runs and (case.policy, case.plan) == options
 
 
 def runner_for(config: pytest.Config, world: str) -> WorldRunner:

@@ -16,7 +16,7 @@ from harness.verdict import RunRecord, RunSettings
 RECORDS = pytest.StashKey[Callable[[RunRecord], object]]()
 """Where a plugin says who is to be told of every record of the session."""
 
-_WORLD_IN_ID = re.compile(r"\[(.*-)?(sim|real)-(walgen|postgres)(-seed\d+)?(-.*)?\]$")
+_WORLD_IN_ID = re.compile(r"\[(.*-)?(sim|real)-(walgen|postgres)(-seed\d+(\.[\w.]+)?)?(-.*)?\]$")
 """As pytest shows it in the ids of its tests."""
 
 
@@ -42,7 +42,7 @@ def run_seeds(
     arguments += ["--only-scenario", nodeid, *extra]
     arguments += ["--world", settings.world, "--compute", settings.compute]
     arguments += ["--seed", str(settings.seed), "--runs", str(runs)]
-    arguments += ["--policy", settings.policy]
+    arguments += ["--policy", settings.policy, "--plan", settings.plan]
     collector = _Collector()
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):

@@ -24,6 +24,9 @@ class Verdict(enum.StrEnum):
     ERROR = "error"
 
 
+POLICIES = ("fifo", "random", "pct")
+"""In which order ready tasks run in sim."""
+
 NO_POSTGRES_IN_SIM = (
     "--compute postgres runs real processes: add --world real, or choose --compute walgen"
 )

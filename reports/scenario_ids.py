@@ -6,7 +6,7 @@ import re
 import shlex
 from dataclasses import dataclass
 
-_SETTINGS = re.compile(r"\b(sim|real)-(walgen|postgres)(?:-seed(\d+))?\b")
+_SETTINGS = re.compile(r"\b(sim|real)-(walgen|postgres)(?:-seed(\d+)(?:\.[\w.]+)?)?\b")
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +22,8 @@ class ScenarioId:
 def scenario_id(test_id: str) -> ScenarioId | None:
     """The parts of ``test_x[sim-walgen-seed7-broker]``; ``None`` for a test that is no scenario.
 
-    ``harness/pytest_plugin.py`` makes these ids; an id without seed means seed 0.
+    ``harness/pytest_plugin.py`` makes these ids; an id without seed means seed 0. Behind the seed
+    of a regression follow its policy and plan, after dots.
     """
     head, bracket, tail = test_id.partition("[")
     found = _SETTINGS.search(tail)

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from harness.durable_text import replace_text
 from harness.errors import HarnessError
 from harness.faulting.plan import Plan
 from harness.single import run_once
@@ -92,7 +93,10 @@ def minimise_run(nodeid: str, settings: RunSettings, output: Path) -> str:
             same = signature(record) == signature(first)
             return record.verdict is Verdict.FAILED and same
 
-        plan = minimise(_plan_of(directory / first.artifacts), fails)
+        noted = noted_plan(directory / first.artifacts)
+        if noted is None:
+            raise HarnessError("the run carried no plan out; only campaigns do")
+        plan = minimise(noted, fails)
     write_plan(plan, output)
     replay = dataclasses.replace(settings, plan=str(output)).replay(nodeid)
     return f"{plan}\n{tried} plans tried\n{first.message.splitlines()[0]}\nreplay: {replay}"
@@ -100,15 +104,15 @@ def minimise_run(nodeid: str, settings: RunSettings, output: Path) -> str:
 
 def write_plan(plan: Plan, path: Path) -> None:
     """Save a plan for ``--plan``."""
-    path.write_text(json.dumps(plan.to_json(), indent=1) + "\n", encoding="utf-8")
+    replace_text(path, json.dumps(plan.to_json(), indent=1) + "\n")
 
 
-def _plan_of(artifacts: Path) -> Plan:
-    """The plan that a run noted among its events."""
+def noted_plan(artifacts: Path) -> Plan | None:
+    """The plan that a run noted among its events, if it carried one out."""
     for event in _events(artifacts / "events.jsonl"):
         if event["kind"] == "plan":
             return Plan.of_json(json.loads(event["fields"]["json"]))
-    raise HarnessError("the run carried no plan out; only campaigns do")
+    return None
 
 
 def _events(path: Path) -> Iterator[dict[str, Any]]:

@@ -75,6 +75,13 @@ def test_run_finds_one_set_of_parameters(suite, way):
     assert found.stdout.splitlines()[-1].startswith("verdict=passed digest=digest2")
 
 
+def test_run_hands_the_plan_on_to_the_scenario(suite):
+    found = harness(suite, "run", "test_toy.py::test_fails_with_a_plan", "--plan", "some.json")
+
+    assert "assert not 'some.json'" in found.stdout
+    assert found.returncode == 1
+
+
 def test_run_of_a_failure_names_the_line_it_came_from(suite):
     found = harness(suite, "run", "test_toy.py::test_with_parameters[l-ong]", "--artifacts", "kept")
 

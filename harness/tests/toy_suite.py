@@ -77,6 +77,10 @@ async def test_with_parameters(world, way):
     assert way != "l-ong"
 
 
+async def test_fails_with_a_plan(world):
+    assert not world.plan
+
+
 async def test_skips(world):
     raise UnsupportedFault("this world cannot lose data")
 

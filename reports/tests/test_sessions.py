@@ -193,6 +193,10 @@ def test_last_record_is_that_of_the_same_settings(tmp_path):
         ("a.py::test_x[sim-walgen]", ScenarioId("a.py::test_x", "sim", "walgen", 0)),
         ("a.py::test_x[real-postgres-seed7]", ScenarioId("a.py::test_x", "real", "postgres", 7)),
         ("a.py::test_x[sim-walgen-seed2-two]", ScenarioId("a.py::test_x[two]", "sim", "walgen", 2)),
+        (
+            "a.py::test_x[sim-walgen-seed2.pct.a_b-two]",
+            ScenarioId("a.py::test_x[two]", "sim", "walgen", 2),
+        ),
         ("a.py::test_x[two-sim-walgen]", ScenarioId("a.py::test_x[two]", "sim", "walgen", 0)),
         ("a.py::test_x[sim]", None),
         ("a.py::test_sim-walgen", None),
