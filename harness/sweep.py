@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 import time
@@ -47,6 +48,8 @@ def _run_chunk(chunk: _Chunk) -> list[RunRecord] | str:
         return run_seeds(chunk.nodeid, settings, runs=chunk.runs)
     except HarnessError as error:
         return str(error)
+    finally:
+        gc.freeze()  # Modules live on; pytest collects many times at the end of each session.
 
 
 def _chunks(options: SweepOptions, size: int) -> Iterator[_Chunk]:

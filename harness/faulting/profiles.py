@@ -30,6 +30,13 @@ LINK_FAULTS = tuple(fault.name for fault in NETWORK_FAULTS if fault.name in SYST
 SAFEKEEPER_POSITIONS = ("flush_lsn", "commit_lsn")
 PAGESERVER_POSITIONS = ("last_record_lsn", "disk_consistent_lsn", "remote_consistent_lsn")
 
+OPERATIONS_MAX = 600
+"""About how many operations the clients of a plan get done: without a bound, one campaign in ten
+took half of the time of a sweep and found no more than the others."""
+
+COMMITS_MAX = 200
+"""The last commit that a step may wait for; half of the operations are writes."""
+
 
 @dataclass(frozen=True)
 class Mix:
@@ -123,14 +130,16 @@ def draw_plan(profile: str, generator: random.Random) -> Plan:
     steps = [_draw_step(cast, mix, generator) for _ in range(count)]
     steps.append(_draw_sure_step(cast, mix, generator))
     majority = len(cast.safekeepers) // 2 + 1
+    core = tuple(sorted(generator.sample(cast.safekeepers, majority)))
+    clients, think_s = generator.choice((1, 2, 4)), generator.choice((0.02, 0.05, 0.2))
     return Plan(
         profile=profile,
         topology=topology,
         steps=tuple(steps),
         duration_s=mix.duration_s,
-        core=tuple(sorted(generator.sample(cast.safekeepers, majority))),
-        clients=generator.choice((1, 2, 4)),
-        think_s=generator.choice((0.02, 0.05, 0.2)),
+        core=core,
+        clients=clients,
+        think_s=max(think_s, round(clients * mix.duration_s / OPERATIONS_MAX, 3)),
         kill_rest=generator.random() < 0.3,
     )
 
@@ -154,7 +163,7 @@ def _draw_trigger(cast: Cast, mix: Mix, fault: Fault, generator: random.Random) 
     if generator.random() >= mix.logical:
         return AtTime(round(generator.uniform(0.0, mix.duration_s), 3))
     if generator.random() < 0.3:
-        return AfterCommits(generator.randint(1, 400))
+        return AfterCommits(generator.randint(1, COMMITS_MAX))
     return _draw_event(cast, generator)
 
 
