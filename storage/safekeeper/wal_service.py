@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from storage.errors import BadRequest
+from storage.errors import BadRequest, ProtocolError
 from storage.lsn import Lsn
 from storage.safekeeper.callmemaybe import CallMeMaybe
 from storage.safekeeper.commands import (
@@ -23,6 +23,7 @@ from storage.safekeeper.segments import WAL_TIMELINE
 from storage.safekeeper.sender import StreamRequest, WalSender
 from storage.safekeeper.timeline import Timeline
 from storage.safekeeper.timelines import Timelines, timeline_id_of
+from storage.wire.copying import CopyStream
 from storage.wire.replication import answer_identify_system, complete_streaming
 from storage.wire.session import Session
 
@@ -102,6 +103,16 @@ class WalService:
         stream = await session.copy_both()
         sender = WalSender(timeline, StreamRequest(start_lsn, term, name), stream)
         await sender.run(self._environment.registry, self._now_us)
+        await _confirmed_end(stream)
+        await complete_streaming(session)
+
+
+async def _confirmed_end(stream: CopyStream) -> None:
+    """End our half; a reader that does not end its own is gone, and its connection goes too."""
+    try:
         async with asyncio.timeout(END_WITHIN_S):
             await stream.done()
-        await complete_streaming(session)
+    except TimeoutError:
+        raise ProtocolError(
+            f"the reader has not ended its half of the stream for {END_WITHIN_S} s"
+        ) from None

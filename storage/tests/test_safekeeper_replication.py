@@ -19,6 +19,7 @@ from storage.safekeeper.commands import (
     TimelineStatus,
     parse_command,
 )
+from storage.safekeeper.wal_service import END_WITHIN_S
 from storage.tests.safekeeper_cluster import (
     SEGMENT,
     START,
@@ -317,6 +318,28 @@ def test_a_reader_that_falls_silent_is_hung_up_on_and_leaves_nothing(backlog):
         assert not [name for name in await connections("sk0") if name.startswith("far:")]
 
     run_cluster(story)
+
+
+def test_a_reader_that_never_confirms_the_end_of_its_stream_is_hung_up_on(caplog):
+    """Found by a campaign: a partition at the moment when the pageserver has got everything."""
+
+    async def story(cluster: Cluster):
+        writer = await leader(cluster)
+        end = await writer.commit(b"x" * 100)
+        await cluster.level(end)
+        with asyncio.get_running_loop().nodes.acting_as("far"):
+            client = await session("sk0", "ps0")
+            stream = await client.copy_both(f"START_REPLICATION PHYSICAL {START}")
+            await read(stream, START, end)
+            await stream.send(feedback(start=end, remote=end))
+        await writer.proposer.close()
+        cluster.backend.network.cut("sk0", "far", both=False)
+        await asyncio.sleep(END_WITHIN_S + 4)
+        assert not [name for name in await connections("sk0") if name.startswith("far:")]
+
+    run_cluster(story)
+    assert "has not ended its half of the stream" in caplog.text
+    assert [record for record in caplog.records if record.levelname != "INFO"] == []
 
 
 def test_a_reader_that_ends_its_copy_gets_its_completion():
