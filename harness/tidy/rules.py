@@ -21,6 +21,7 @@ CONTRACTS = (
     "storage.ids",
     "storage.node",
     "storage.events",
+    "storage.marks",
 )
 CLIENTS = ("storage.wire", "storage.http", "storage.wal")
 
@@ -50,6 +51,7 @@ STORAGE_NEVER = ("simpy", "pytest", "psycopg2", "moto", "random", "time", "datet
 LAYERS = (
     ("storage.lsn", "storage.ids", "storage.errors", "storage.ports", "storage.events"),
     (
+        "storage.marks",
         "storage.node",
         "storage.durable",
         "storage.checked_json",

@@ -19,6 +19,7 @@ from storage.compute.options import PageServiceOptions, host_and_port
 from storage.errors import CorruptData, LsnOutOfScope, NotReady, ProtocolError, SeawallError
 from storage.kv.record import KV_DATABASE, KV_FORK, KV_RELATION, KV_SPACE
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.pageserver.keys import Relation
 from storage.pageserver.page_protocol import (
     LATEST_LSN,
@@ -136,6 +137,7 @@ class PageClient:
                     final = _FINAL.get(answer.sqlstate)
                     if final is not None:
                         raise final(f"{self.address}, {what}: {answer.message}")
+                    reach(Mark.PAGE_REFUSED)
                     self._last_failure = f"{self.address}: {answer.message}"
                     await asyncio.sleep(self._jittered(delay_s))
                     delay_s = min(2 * delay_s, RETRY_MAX_S)
@@ -191,6 +193,7 @@ class PageClient:
         for pending in self._unsent:
             pending.asked_at_s = None
         if self._unsent:
+            reach(Mark.PAGES_ASKED_AGAIN)
             self._wanted.set()
         else:
             self._wanted.clear()
@@ -261,6 +264,7 @@ class PageClient:
         silent_s = self._loop.time() - max(min(asked_s), self._heard_at_s)
         remaining_s = self._options.stall_s - silent_s
         if remaining_s <= STALL_TOLERANCE_S:
+            reach(Mark.PAGESERVER_STALLED)
             self._hang_up(f"silent for {silent_s:.1f} s")
         else:
             self._expect_answer_within(remaining_s)

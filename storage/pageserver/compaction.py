@@ -16,6 +16,7 @@ from heapq import heapify, heappop, heapreplace
 
 from storage.errors import PortError
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.pageserver.images import ImageMaker
 from storage.pageserver.keys import Key
 from storage.pageserver.layer import Layer
@@ -68,6 +69,7 @@ class Compactor:
                 pins.enter_context(layer.pin())
                 readers.append(await self._timeline.files.reader(layer))
             outputs = await self._rewrite(inputs, readers)
+        reach(Mark.MERGED)
         self._replace(inputs, outputs)
         for layer in inputs:
             await self._timeline.files.remove(layer)

@@ -11,6 +11,7 @@ import contextlib
 import logging
 
 from storage.errors import DiskError
+from storage.marks import Mark, reach
 from storage.pageserver import values
 from storage.pageserver.backoff import Backoff
 from storage.pageserver.layer import Layer
@@ -66,6 +67,7 @@ class Flusher:
         try:
             await self.flush_oldest()
         except DiskError as error:
+            reach(Mark.FLUSH_REPEATED)
             delay_s = self._backoff.next_delay_s()
             logger.warning(
                 "flush of timeline %s: %s; again in %.2f s", self._timeline.ident, error, delay_s

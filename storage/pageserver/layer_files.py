@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from storage.durable import TEMPORARY_SUFFIX, parent_of
 from storage.errors import CorruptData, FileMissing
 from storage.ids import TenantTimelineId
+from storage.marks import Mark, reach
 from storage.pageserver.layer import Layer
 from storage.pageserver.layer_file import BlockCache, LayerReader, LayerWriter, check_whole
 from storage.pageserver.layer_map import LayerMap
@@ -66,6 +67,7 @@ class LayerFiles:
             if not LayerName.is_name(text) and not text.endswith(TEMPORARY_SUFFIX):
                 logger.info("leaving %s alone: it is no layer", path)
             elif text not in layers or await self._size(path) != layers[text].size:
+                reach(Mark.LAYER_IGNORED_AT_LOAD)
                 logger.info("removing %s: the index does not name it so", path)
                 await self._disk.unlink(path)
         await self._disk.sync_dir(self._directory)
@@ -102,6 +104,7 @@ class LayerFiles:
         assert name not in layers, f"layer {name} exists: it must not be overwritten"
         layer = Layer(name, size, self.path(name))
         if await self._disk.exists(layer.path):
+            reach(Mark.HALF_LAYER_REPLACED)
             logger.info("removing %s, which an attempt that failed left", layer.path)
             await self._disk.unlink(layer.path)
         await self._disk.rename(self._temporary(purpose), layer.path)
@@ -114,6 +117,7 @@ class LayerFiles:
         if len(data) != size:
             raise CorruptData(f"object of layer {name} has {len(data)} bytes instead of {size}")
         check_whole(data, f"object of layer {name}")
+        reach(Mark.LAYER_DOWNLOADED)
         temporary = self._temporary(f"{name}.download")
         file = await self._disk.open(temporary, create=True)
         try:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from storage.errors import BadRequest, NotReady
 from storage.lsn import INVALID_LSN, Lsn
+from storage.marks import Mark, reach
 from storage.pageserver.datadir import DataDirectory
 from storage.pageserver.page_protocol import LATEST_LSN
 from storage.pageserver.states import State
@@ -74,10 +75,12 @@ def _needed_lsn(timeline: Timeline, point: ReadPoint) -> Lsn:
 
 async def _wait(timeline: Timeline, needed: Lsn) -> None:
     timeout_s = timeline.environment.options.wait_lsn_timeout_s
+    reach(Mark.READ_WAITED)
     try:
         async with asyncio.timeout(timeout_s):
             await timeline.wait_readable(needed)
     except TimeoutError as error:
+        reach(Mark.READ_WAIT_TIMED_OUT)
         raise NotReady(
             f"timeline {timeline.ident} did not reach LSN {needed} within {timeout_s} s: "
             f"last_record_lsn is {timeline.last_record_lsn}"

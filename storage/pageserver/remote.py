@@ -27,6 +27,7 @@ from storage.errors import (
     PreconditionFailed,
 )
 from storage.ids import TenantId, TimelineId
+from storage.marks import Mark, reach
 from storage.pageserver.backoff import Backoff
 from storage.pageserver.index import TimelineIndex
 from storage.pageserver.layer_name import LayerName
@@ -117,6 +118,7 @@ class RemoteTenant:
             except (ObjectMissing, PreconditionFailed):
                 raise
             except ObjectStoreError as error:
+                reach(Mark.REQUEST_REPEATED)
                 delay_s = backoff.next_delay_s()
                 logger.info(
                     "%s of tenant %s: %s; again in %.2f s", what, self.tenant_id, error, delay_s
@@ -189,6 +191,7 @@ class RemoteTenant:
                     self._objects.put(self._attachment_key, claim.encode(), if_etag=before)
                 )
             except PreconditionFailed:
+                reach(Mark.GENERATION_CONTENDED)
                 continue
             except ObjectStoreError as error:
                 # It may have been carried out; the next claim is then one higher, no harm done.
@@ -259,6 +262,7 @@ class RemoteTenant:
             found, etag = await self._present_index(key)
             if found != data:
                 raise IndexTaken(TimelineIndex.decode(found, key), etag) from None
+            reach(Mark.ANSWER_LOST_INDEX_THERE)
             return etag
 
     async def _present_index(self, key: str) -> tuple[bytes, str]:

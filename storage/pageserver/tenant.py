@@ -8,7 +8,6 @@ since (``superseded``) still serves reads, but uploads and deletes nothing.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
@@ -16,6 +15,7 @@ from storage.errors import CorruptData, NotFound
 from storage.events import emit
 from storage.ids import TenantId, TenantTimelineId, TimelineId, is_id
 from storage.lsn import INVALID_LSN
+from storage.marks import Mark, reach
 from storage.pageserver.compaction import Compactor
 from storage.pageserver.discovery import BrokerDiscovery
 from storage.pageserver.environment import Environment
@@ -203,12 +203,14 @@ class Tenant:
         living = [t for t in self.timelines.values() if t.state.state is State.ACTIVE]
         for timeline in living:
             timeline.freeze()
-        with contextlib.suppress(TimeoutError):
+        try:
             async with asyncio.timeout(within_s):
                 for timeline in living:
                     await timeline.disk_consistent.wait_for(timeline.last_record_lsn)
                     # Not "until remote_consistent": a superseded uploader never gets there.
                     await timeline.uploader.wait_idle()
+        except TimeoutError:
+            reach(Mark.STOPPED_UNSHIPPED)
 
     async def remove_files(self) -> None:
         """Remove the local copy of a stopped tenant; ``DiskError``."""

@@ -16,6 +16,7 @@ from typing import TypeVar
 from storage.errors import Conflict, CorruptData, NotFound, NotReady, PortError, RequestError
 from storage.events import emit
 from storage.ids import TenantId, is_id
+from storage.marks import Mark, reach
 from storage.pageserver import attached
 from storage.pageserver.backoff import Backoff
 from storage.pageserver.environment import Environment
@@ -85,6 +86,7 @@ class Tenants:
             if not is_id(name):
                 logger.info("leaving %s/%s alone: it is no tenant", TENANTS, name)
             elif name not in self._generations:
+                reach(Mark.DETACHED_LEFTOVER)
                 logger.info("removing %s/%s: the tenant is not attached", TENANTS, name)
                 await self.disk.rmtree(f"{TENANTS}/{name}")
 
@@ -196,6 +198,7 @@ class Tenants:
                     await work()
                     return
                 except PortError as error:
+                    reach(Mark.ATTACH_REPEATED)
                     logger.info("attaching tenant %s: %s", tenant.tenant_id, error)
                 except CorruptData as error:
                     tenant.set_state(State.BROKEN, str(error))
@@ -208,6 +211,7 @@ class Tenants:
     async def _give_up(self, tenant: Tenant, error: NotFound) -> None:
         """There is no such tenant: a new attachment is undone, an old one shows it broken."""
         logger.info("attaching tenant %s: %s", tenant.tenant_id, error)
+        reach(Mark.ATTACH_UNDONE)
         is_new = not self._generations.get(tenant.tenant_id)
         tenant.missing = error if is_new else None
         tenant.set_state(State.BROKEN, str(error))
@@ -226,6 +230,7 @@ class Tenants:
         if newest.node == self._environment.node or not generation:
             await self._take_over(tenant)
             return
+        reach(Mark.RESUMED_SUPERSEDED)
         logger.info("tenant %s was attached to %s since", tenant.tenant_id, newest.node)
         await tenant.load(generation, superseded=True)
 

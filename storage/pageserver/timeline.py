@@ -17,6 +17,7 @@ from storage.errors import CorruptData, NotReady
 from storage.events import emit
 from storage.ids import TenantTimelineId
 from storage.lsn import INVALID_LSN, Lsn
+from storage.marks import Mark, reach
 from storage.pageserver.environment import Environment
 from storage.pageserver.gate import Gate
 from storage.pageserver.gc_cutoff import GcCutoff
@@ -125,6 +126,7 @@ class Timeline:
     async def wait_for_room(self) -> None:
         """Hold ingest back while too many frozen layers wait for the disk."""
         while len(self.frozen) > self.environment.options.frozen_layers_max:
+            reach(Mark.INGEST_HELD_BACK)
             self.flush_done.clear()
             await self.flush_done.wait()
 
@@ -132,6 +134,7 @@ class Timeline:
         """Stop for good: what was read cannot be trusted, so nothing may look up to date."""
         if self.state.state in (State.STOPPING, State.BROKEN):
             return
+        reach(Mark.TIMELINE_BROKEN)
         self.state.set(State.BROKEN, reason)
         self.last_record.fail(Broken(f"timeline {self.ident} is broken: {reason}"))
 
@@ -227,6 +230,7 @@ class Timeline:
         if not complete:
             complete = await self._collect_layers(key, above, lsn, versions)
         if not complete and base is None and self.ancestor is not None:
+            reach(Mark.READ_THROUGH_BRANCH)
             base = await self._read_ancestor(self.ancestor, key, lsn)
         _check_order(key, versions)
         value = self.redo.reconstruct(base, reversed(versions))

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 
+from storage.marks import Mark, reach
 from storage.pageserver.index import TimelineIndex
 from storage.pageserver.layer import Layer
 from storage.pageserver.layer_name import LayerName
@@ -58,6 +59,7 @@ class UploadQueue:
         if waiting and isinstance(operation, PutIndex):
             last = self._operations[-1]
             if isinstance(last, PutIndex):
+                reach(Mark.INDEX_SKIPPED)
                 self._operations.pop()
         self._operations.append(operation)
 

@@ -13,8 +13,9 @@ from collections.abc import Awaitable, Callable
 from contextlib import ExitStack
 
 from storage.durable import read_file
-from storage.errors import Conflict, PortError
+from storage.errors import Conflict, CorruptData, PortError
 from storage.ids import TimelineId
+from storage.marks import Mark, reach
 from storage.pageserver.backoff import Backoff
 from storage.pageserver.environment import Environment
 from storage.pageserver.index import TimelineIndex
@@ -131,6 +132,7 @@ class Uploader:
         try:
             await _all(work)
         except PortError as error:
+            reach(Mark.UPLOAD_REPEATED)
             self._queue.interrupt_batch()
             logger.info("upload of timeline %s: %s", self._timeline_id, error)
             await asyncio.sleep(self._backoff.next_delay_s())
@@ -154,9 +156,16 @@ class Uploader:
     async def _upload_layer(self, layer: Layer) -> None:
         if not self.superseded:
             data = await read_file(self._disk, layer.path)
-            check_whole(data, layer.path)
+            self._check(data, layer)
             assert len(data) == layer.size, f"{layer.path}: {len(data)} of {layer.size} bytes"
             await self._remote.put(self._remote.layer_key(self._timeline_id, layer.name), data)
+
+    def _check(self, data: bytes, layer: Layer) -> None:
+        try:
+            check_whole(data, layer.path)
+        except CorruptData:
+            reach(Mark.SPOILT_LAYER_KEPT_BACK)
+            raise
 
     async def _upload_index(self, index: TimelineIndex) -> None:
         if self.superseded:
@@ -183,6 +192,7 @@ class Uploader:
                 self._timeline_id,
                 self.generation,
             )
+            reach(Mark.SUPERSEDED)
             self.superseded = True
         return not self.superseded
 

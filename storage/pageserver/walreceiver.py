@@ -16,6 +16,7 @@ from typing import Any
 from storage.errors import PortError, ProtocolError, RequestError, SeawallError
 from storage.events import emit
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.pageserver.candidates import Candidates
 from storage.pageserver.feedback import PageserverFeedback
 from storage.pageserver.ingest import WalIngest
@@ -114,6 +115,7 @@ class WalReceiver:
         except ShutdownRequested:
             raise
         except (OSError, EOFError, ProtocolError, PortError, RequestError, ServerError) as error:
+            reach(Mark.STREAM_LOST)
             self._lost(address, error)
         except Exception as error:
             self._alarm(error)
@@ -218,6 +220,7 @@ class WalReceiver:
             if reason is not None:
                 stream_info = self._candidates.stream
                 assert stream_info is not None
+                reach(Mark.STREAM_LEFT)
                 logger.info(
                     "timeline %s: leaving %s: %s", self._timeline.ident, stream_info.address, reason
                 )

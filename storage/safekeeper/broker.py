@@ -16,6 +16,7 @@ from storage.errors import BrokerError
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.log import one_line
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.ports import Broker, BrokerUpdate
 from storage.safekeeper.options import HTTP_PORT, WIRE_PORT, SafekeeperOptions
 from storage.safekeeper.timeline import Timeline
@@ -70,6 +71,7 @@ class BrokerStatus:
                     async with asyncio.timeout(PUBLISH_TIMEOUT_S):
                         await self._publish_all()
                 except (BrokerError, TimeoutError) as error:
+                    reach(Mark.BROKER_LOST)
                     logger.info("publishing to the broker: %s", one_line(error))
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._options.broker_publish_s):
@@ -111,6 +113,7 @@ class BrokerStatus:
                         async for update in updates:
                             self.hear(update)
                 except BrokerError as error:
+                    reach(Mark.BROKER_LOST)
                     logger.info("listening to the broker: %s", one_line(error))
                 await asyncio.sleep(self._options.broker_retry_s)
 

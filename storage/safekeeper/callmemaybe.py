@@ -18,6 +18,7 @@ from storage.durable import read_file, replace_file
 from storage.errors import BadRequest, CorruptData, DiskError, FileMissing, NotFound, SeawallError
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.log import one_line
+from storage.marks import Mark, reach
 from storage.safekeeper.environment import Environment
 from storage.safekeeper.timelines import Timelines
 from storage.tasks import (
@@ -192,6 +193,7 @@ class CallMeMaybe:
         subscription.failures += 1
         logger.info("%s refuses to be called: %s", subscription.pageserver, error.message)
         if error.sqlstate == NotFound.sqlstate and subscription.wishes == wishes:
+            reach(Mark.SUBSCRIPTION_REFUSED)
             await self.unsubscribe(subscription.timeline_id, subscription.pageserver)
 
 

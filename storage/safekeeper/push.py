@@ -12,6 +12,7 @@ from storage.consensus.messages import (
     encode,
 )
 from storage.errors import ProtocolError
+from storage.marks import Mark, reach
 from storage.safekeeper.timeline import Timeline
 from storage.wire.copying import CopyStream
 
@@ -73,4 +74,5 @@ class PushSession:
         """Hang up on a proposer that has been silent for too long; proposers send heartbeats."""
         silence_s = asyncio.get_running_loop().time() - self._heard_at
         if silence_s > self._silence_max_s:
+            reach(Mark.PROPOSER_SILENT)
             self.hang_up(f"the proposer has been silent for {silence_s:.1f} s")

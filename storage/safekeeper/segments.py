@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from storage.durable import TEMPORARY_SUFFIX
 from storage.errors import CorruptData
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.ports import Disk, File
 from storage.wal.format import segment_name
 
@@ -40,6 +41,7 @@ class WalSegments:
         names = await self._disk.listdir(self._directory)
         for name in names:
             if name.endswith(TEMPORARY_SUFFIX) and len(name) > _NAME_LENGTH:
+                reach(Mark.BAKED_SEGMENT_LEFT)
                 await self._disk.unlink(f"{self._directory}/{name}")
             elif len(name) == _NAME_LENGTH:
                 self._existing.add(await self._check_segment(name))
@@ -108,6 +110,8 @@ class WalSegments:
 
     async def _create(self, segment: int) -> None:
         """Bake a segment of zeros and give it its name, both durably."""
+        if self._existing:
+            reach(Mark.NEW_SEGMENT)
         path = self._path(segment)
         temporary = path + TEMPORARY_SUFFIX
         file = await self._disk.open(temporary, create=True)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from storage.errors import NotReady, ProtocolError
 from storage.log import one_line
 from storage.lsn import INVALID_LSN, Lsn
+from storage.marks import Mark, reach
 from storage.safekeeper.timeline import Timeline
 from storage.tasks import TaskKind, TaskRegistry
 from storage.wire.copying import CopyStream
@@ -120,6 +121,7 @@ class WalSender:
         if term is None:
             return acceptor.commit_lsn
         if not acceptor.is_term(term):
+            reach(Mark.RECOVERY_READER_DEPOSED)
             raise NotReady(f"term {term} is over here, the vote went to {acceptor.term}")
         return acceptor.flush_lsn
 
@@ -182,6 +184,7 @@ class WalSender:
         Even in the middle of a send, which may wait for ever for a machine that has died.
         """
         if self._silence_s() > self._silence_max_s and self._deadline is not None:
+            reach(Mark.READER_SILENT)
             self._deadline.reschedule(asyncio.get_running_loop().time())
         self._beat_due = True
         self._progress.set()

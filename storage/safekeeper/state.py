@@ -30,6 +30,7 @@ from storage.consensus.term_history import TermHistory, TermSwitch, highest_comm
 from storage.errors import CorruptData, ProtocolError
 from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,6 +205,7 @@ class Acceptor:
 
     def _elected(self, elected: ProposerElected) -> list[Effect]:
         if elected.term < self.term:
+            reach(Mark.STALE_ELECTION)
             return [Reply(self.append_response())]
         if elected.term > self.term:
             raise ProtocolError(f"elected in {elected.term}, but the vote here was {self.term}")
@@ -222,6 +224,7 @@ class Acceptor:
         """Refuse a cut that is not where the logs part: the message is late or wrong."""
         point = self._divergence(elected).lsn
         if elected.start_lsn != point:
+            reach(Mark.CUT_REFUSED)
             raise ProtocolError(f"told to cut at {elected.start_lsn}, the logs part at {point}")
         if point < self.commit_lsn:
             raise ProtocolError(f"told to cut at {point}, below the commit at {self.commit_lsn}")
@@ -235,6 +238,7 @@ class Acceptor:
 
     def _append(self, request: AppendRequest) -> list[Effect]:
         if request.term < self.term:
+            reach(Mark.STALE_APPEND)
             return [Reply(self.append_response())]
         if request.term > self.term or self.term_history.last_term != request.term:
             raise ProtocolError(f"append in term {request.term} before its election is known here")

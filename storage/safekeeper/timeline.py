@@ -20,6 +20,7 @@ from storage.events import emit
 from storage.ids import TenantTimelineId
 from storage.log import one_line
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.safekeeper.connections import Connections, Pusher
 from storage.safekeeper.control import ControlFile
 from storage.safekeeper.environment import Environment
@@ -83,6 +84,8 @@ class Timeline:
         segments.check_complete(control.saved.local_start_lsn, control.saved.commit_lsn)
         wal = WalRange(control.saved.commit_lsn, identity.pg_version, identity.wal_segment_size)
         end = await find_end_of_wal(segments.read_segment, wal)
+        if end.torn:
+            reach(Mark.TORN_TAIL_AT_BOOT)
         acceptor = Acceptor(environment.options.node_id, control.saved, end.end_lsn)
         logger.info(
             "timeline %s/%s: term %s, commit %s, WAL ends at %s (%s)",
@@ -125,6 +128,7 @@ class Timeline:
         """A step of an election: everything accepted before is durable first, then its effects."""
         async with self._lock:
             if self.acceptor.must_flush_before(message):
+                reach(Mark.FLUSHED_BEFORE_VOTE)
                 await self._flush()
             term, flush_lsn = self.acceptor.term, self.acceptor.flush_lsn
             async with self._disk_lock:
@@ -133,7 +137,10 @@ class Timeline:
             if self.acceptor.term != term and isinstance(message, VoteRequest):
                 emit("term", **self._ids, term=message.term)
                 emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
+            elif isinstance(message, VoteRequest):
+                reach(Mark.VOTE_REFUSED)
             if self.acceptor.flush_lsn < flush_lsn:
+                reach(Mark.WAL_CUT)
                 emit("lsn", **self._ids, name="flush_lsn", value=self.acceptor.flush_lsn)
             self._show_progress()
             self.flush_wakeups.notify()
@@ -150,6 +157,7 @@ class Timeline:
                     case Reply(message):
                         pusher.post(message)
         except PortError as error:
+            reach(Mark.ELECTION_UNSAVED)
             self.acceptor.write_failed()
             raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
 
@@ -187,6 +195,7 @@ class Timeline:
                     await self.segments.write(batch.begin_lsn, batch.pieces)
                     await self.segments.flush()
                 except PortError as error:
+                    reach(Mark.FLUSH_FAILED)
                     self.acceptor.write_failed()
                     raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
                 self._flushed(batch)
@@ -226,6 +235,7 @@ class Timeline:
     def hear_peer(self, last_log_term: int, commit_lsn: Lsn) -> None:
         """Another safekeeper tells what is committed; an advance wakes senders like any other."""
         if self.acceptor.hear_peer(last_log_term, commit_lsn):
+            reach(Mark.COMMIT_FROM_PEER)
             self._show_progress()
 
     def hear_remote_consistent(self, lsn: Lsn) -> None:
@@ -315,4 +325,5 @@ class Timeline:
             )
         if begin_lsn >= self._recent.begin_lsn:
             return self._recent.read(begin_lsn, end_lsn)
+        reach(Mark.OLD_WAL_READ)
         return await self.segments.read(begin_lsn, end_lsn)

@@ -38,11 +38,15 @@ class WalRange:
 
 @dataclass(frozen=True, slots=True)
 class EndOfWal:
-    """The end of the last complete record, its start (None: there is none), and what stopped us."""
+    """The end of the last complete record, its start (None: there is none), and what stopped us.
+
+    ``torn``: behind the end there is something else than zeros.
+    """
 
     end_lsn: Lsn
     last_lsn: Lsn | None
     reason: str
+    torn: bool = False
 
 
 async def find_end_of_wal(read_segment: ReadSegment, wal: WalRange) -> EndOfWal:
@@ -54,7 +58,7 @@ async def find_end_of_wal(read_segment: ReadSegment, wal: WalRange) -> EndOfWal:
     reader = WalReader(
         wal.start_lsn, wal.version, wal.segment_size, wal.system_id, check_prev=wal.prev_lsn
     )
-    reason = "no more bytes"
+    reason, torn = "no more bytes", False
     while True:
         position = reader.position
         segment, offset = divmod(int(position), wal.segment_size)
@@ -68,6 +72,7 @@ async def find_end_of_wal(read_segment: ReadSegment, wal: WalRange) -> EndOfWal:
                 pass
         except CorruptData as error:
             reason = str(error)
+            torn = reader.last_end_lsn < position or any(data[reader.last_end_lsn - position :])
             break
     assert reader.last_end_lsn >= wal.start_lsn, "the end of WAL is never before the start"
-    return EndOfWal(reader.last_end_lsn, reader.last_lsn, reason)
+    return EndOfWal(reader.last_end_lsn, reader.last_lsn, reason, torn)

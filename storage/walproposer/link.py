@@ -17,6 +17,7 @@ from storage.consensus.messages import (
 )
 from storage.errors import ProtocolError, SeawallError
 from storage.log import one_line
+from storage.marks import Mark, reach
 from storage.tasks import ShutdownRequested, TaskKind, TaskRegistry
 from storage.walproposer.options import ProposerOptions
 from storage.walproposer.recovery import Donor, connect_options, fetch_wal, host_and_port
@@ -123,6 +124,7 @@ class SafekeeperLink:
             return
         now = asyncio.get_running_loop().time()
         if now - self._heard_at > self._owner.options.peer_silence_max_s:
+            reach(Mark.SAFEKEEPER_SILENT)
             self._deadline.reschedule(now)
             return
         self.announce(reply_requested=True)
@@ -207,6 +209,7 @@ class SafekeeperLink:
         if found is None:
             await asyncio.sleep(self._owner.options.reconnect_min_s)
             return
+        reach(Mark.CATCH_UP_FROM_PEER)
         donor, end_lsn = found
         begin_lsn = self._campaign.peers[self._name].next_lsn
         logger.info("%s needs WAL from %s: reading it back from %s", self._name, begin_lsn, donor)
@@ -222,6 +225,7 @@ class SafekeeperLink:
         except ShutdownRequested:
             raise
         except EXPECTED_FAILURES as error:
+            reach(Mark.CATCH_UP_FAILED)
             logger.info("reading WAL back from %s: %s", donor, one_line(error))
             await asyncio.sleep(self._owner.options.reconnect_min_s)
             return None

@@ -19,6 +19,7 @@ from storage.errors import ProtocolError
 from storage.events import emit
 from storage.log import one_line
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.tasks import ShutdownRequested, TaskKind, TaskRegistry
 from storage.walproposer.campaign import (
     Committed,
@@ -219,6 +220,7 @@ class WalProposer:
             await link.wait_stopped()
 
     async def _next_campaign(self, lost: Lost, losses: int) -> None:
+        reach(Mark.CAMPAIGN_LOST)
         logger.info("campaign for term %s lost: %s", self.campaign.term, lost.reason)
         await self._stop_links()
         options = self.options
@@ -260,10 +262,12 @@ class WalProposer:
             source = self.donor(wanted.donor)
             pieces = [p async for p in fetch_wal(source, wanted.begin_lsn, wanted.end_lsn)]
             if campaign is self.campaign and not campaign.ended:
+                reach(Mark.RECOVERED_FROM_DONOR)
                 self._carry_out(campaign.recovered(pieces))
         except ShutdownRequested:
             return
         except EXPECTED_FAILURES as error:
+            reach(Mark.DONOR_FAILED)
             self._give_up(campaign, f"recovery from {wanted.donor} failed: {one_line(error)}")
 
     def _give_up(self, campaign: Campaign, reason: str) -> None:
@@ -273,6 +277,7 @@ class WalProposer:
     def _depose(self, term: int) -> None:
         if self._failure is not None:
             return
+        reach(Mark.DEPOSED)
         deposed = Deposed(f"term {self.campaign.term} is over: a safekeeper has seen term {term}")
         logger.info("%s", deposed)
         self._fail(deposed)
@@ -338,6 +343,7 @@ class WalProposer:
             self._progress = (campaign.term, campaign.progress)
             self._progress_at = now
         elif now - self._progress_at > self.options.standstill_max_s:
+            reach(Mark.STANDSTILL)
             self._give_up(campaign, f"no progress for {self.options.standstill_max_s} s")
 
     def _spawn(self, what: str, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:

@@ -28,6 +28,7 @@ from storage.consensus.term_history import TermHistory, highest_common_point
 from storage.consensus.wal_run import WalRun
 from storage.errors import ProtocolError
 from storage.lsn import INVALID_LSN, Lsn
+from storage.marks import Mark, reach
 from storage.walproposer.campaign import (
     ANSWERS,
     CampaignOptions,
@@ -145,6 +146,7 @@ class Campaign:
         if vote.term < self.term:
             raise ProtocolError(f"{peer.name} answers a vote for {self.term} with {vote.term}")
         if self.phase is Phase.LEADING:
+            reach(Mark.LATE_VOTER)
             return [self._start_streaming(peer)]
         if self.phase is not Phase.VOTING:
             return []
@@ -221,6 +223,8 @@ class Campaign:
         start = highest_common_point(self.term_history, vote.term_history, vote.flush_lsn).lsn
         if start < vote.commit_lsn:
             raise ProtocolError(f"{peer.name} committed {vote.commit_lsn}, ours parts at {start}")
+        if start < vote.flush_lsn:
+            reach(Mark.PARTED_VOTER)
         peer.phase = PeerPhase.STREAMING
         peer.next_lsn, peer.flush_lsn, peer.announced_lsn = start, INVALID_LSN, INVALID_LSN
         peer.in_flight.clear()
