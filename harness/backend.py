@@ -220,7 +220,8 @@ class Backend(Protocol):
     def follow(self, listener: Callable[[Event], None]) -> Callable[[], None]:
         """Tell ``listener`` of every event of a node from now on, until the returned call.
 
-        At once in sim, where it must not act but only wake somebody; late by up to 0.5 s in real.
+        At once in sim, where it must not act but only wake somebody, and of what befalls nodes and
+        of faults as well; late by up to 0.5 s in real.
         """
         ...
 

@@ -8,13 +8,10 @@ and never answered is ``UNKNOWN``: it may have happened, may happen later, or ne
 from __future__ import annotations
 
 import enum
-import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Protocol
 
-from harness.errors import HarnessError
 from storage.lsn import Lsn
 
 
@@ -138,6 +135,18 @@ class Operation(NamedTuple):
         )
 
 
+class Follower(Protocol):
+    """Is told of operations as they begin and end, by their index in the history."""
+
+    def invoked(self, index: int) -> object:
+        """An operation was sent."""
+        ...
+
+    def completed(self, index: int) -> object:
+        """An operation ended."""
+        ...
+
+
 class History:
     """Every operation in order of its invocation. Append-only."""
 
@@ -151,6 +160,7 @@ class History:
         self._results: list[Any] = []
         self._lsns: list[Lsn | None] = []
         self._commits = 0
+        self._follower: Follower | None = None
         self.branches: dict[str, BranchPoint] = {}
         self.lives: dict[str, list[ComputeLife]] = {}
         self.conserved: dict[str, list[Conserved]] = {}
@@ -184,14 +194,17 @@ class History:
         self._outcomes.append(Outcome.PENDING)
         self._results.append(None)
         self._lsns.append(None)
-        return len(self._kinds) - 1
+        index = len(self._kinds) - 1
+        if self._follower is not None:
+            self._follower.invoked(index)
+        return index
 
     def succeed(self, index: int, at_s: float, result: Any, lsn: Lsn | None) -> None:
         """Record the answer of an operation."""
-        self._complete(index, at_s, Outcome.OK, result)
         self._lsns[index] = lsn
         if self._kinds[index] in WRITES:
             self._commits += 1
+        self._complete(index, at_s, Outcome.OK, result)
 
     def fail(self, index: int, at_s: float, outcome: Outcome, why: str) -> None:
         """Record that there is no answer; ``outcome`` is ``FAILED`` or ``UNKNOWN``."""
@@ -204,6 +217,21 @@ class History:
         self._completed_at_s[index] = at_s
         self._outcomes[index] = outcome
         self._results[index] = result
+        if self._follower is not None:
+            self._follower.completed(index)
+
+    def follow(self, follower: Follower) -> None:
+        """Have a follower told of every operation from now on."""
+        assert self._follower is None, "a history has one follower"
+        self._follower = follower
+
+    def source(self, index: int) -> Source:
+        """Who asked for an operation."""
+        return self._sources[index]
+
+    def outcome(self, index: int) -> Outcome:
+        """How an operation ended, if it did."""
+        return self._outcomes[index]
 
     def commits(self) -> int:
         """Number of acknowledged writes."""
@@ -267,56 +295,22 @@ class History:
         """The operations on one timeline."""
         return [operation for operation in self if operation.source.timeline == timeline]
 
-    def write(self, path: Path) -> None:
-        """Save as JSON lines, one operation each; :meth:`read` loads it."""
-        with path.open("w", encoding="utf-8") as file:
-            for operation in self:
-                file.write(json.dumps(_to_json(operation)) + "\n")
 
-    @classmethod
-    def read(cls, path: Path) -> Self:
-        """Load what :meth:`write` saved; ``HarnessError`` names a line that is none of it."""
-        history = cls()
-        with path.open(encoding="utf-8") as file:
-            for number, line in enumerate(file, start=1):
-                try:
-                    history._append(json.loads(line))
-                except (ValueError, KeyError, TypeError) as error:
-                    raise HarnessError(f"{path} line {number} is no operation: {error}") from error
-        return history
+def replay(
+    history: History, invoked: Callable[[int], object], completed: Callable[[int], bool]
+) -> Iterator[bool]:
+    """Tell of a recorded history as of one that happens; yields what each end is worth.
 
-    def _append(self, row: Mapping[str, Any]) -> None:
-        kind, result = Kind(row["kind"]), row["result"]
-        source = Source(row["process"], row["timeline"], row["pinned"])
-        index = self.invoke(source, kind, _args_of(kind, row["args"]), row["invoked_at_s"])
-        outcome = Outcome(row["outcome"])
-        if outcome is Outcome.OK:
-            lsn = None if row["lsn"] is None else Lsn.parse(row["lsn"])
-            answer = [(key, value) for key, value in result] if kind is Kind.SCAN else result
-            self.succeed(index, row["completed_at_s"], answer, lsn)
-        elif outcome is not Outcome.PENDING:
-            self.fail(index, row["completed_at_s"], outcome, result)
-
-
-def _to_json(operation: Operation) -> dict[str, Any]:
-    return {
-        "process": operation.source.process,
-        "timeline": operation.source.timeline,
-        "pinned": operation.source.pinned,
-        "kind": operation.kind,
-        "args": operation.args,
-        "invoked_at_s": operation.invoked_at_s,
-        "completed_at_s": operation.completed_at_s,
-        "outcome": operation.outcome,
-        "result": operation.result,
-        "lsn": None if operation.lsn is None else str(operation.lsn),
-    }
-
-
-def _args_of(kind: Kind, args: list[Any]) -> tuple[Any, ...]:
-    """Undo JSON, whose object keys are text."""
-    if kind is Kind.TXN:
-        return ({int(key): value for key, value in args[0].items()},)
-    if kind is Kind.TRANSACT:
-        return (tuple(tuple(step) for step in args[0]),)
-    return tuple(args)
+    What ends and begins at one instant counts as concurrent.
+    """
+    moments = [(each.invoked_at_s, False, each.number) for each in history]
+    moments += [
+        (each.completed_at_s, True, each.number)
+        for each in history
+        if each.completed_at_s is not None
+    ]
+    for _, is_end, index in sorted(moments):
+        if is_end:
+            yield completed(index)
+        else:
+            invoked(index)

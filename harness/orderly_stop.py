@@ -64,5 +64,6 @@ async def _wait_until_quiet(world: World, nodes: Sequence[NodeHandle]) -> None:
 
         async def let_go(node: NodeHandle = node) -> None:
             check_connections_gone(node.name, await node.tasks())
+            world.judged["nothing_leaked"] += 1
 
         await world.eventually(let_go, what=f"{node.name} lets go of its clients")

@@ -99,13 +99,17 @@ class WorldRunner(Protocol):
 
 
 async def play(world: World, scenario: Scenario) -> None:
-    """The scenario, then every check that holds at the end of any run; closes the backend."""
+    """The scenario, then every check that holds at the end of any run; closes the backend.
+
+    A promise that is broken meanwhile ends the scenario there and then.
+    """
     try:
-        await scenario(world)
-        if not world.history.commits():
-            raise Inconclusive("the scenario ended without one acknowledged commit")
-        await check_world(world)
-        await stop_everything(world)
+        with world.watch.over_run():
+            await scenario(world)
+            if not world.history.commits():
+                raise Inconclusive("the scenario ended without one acknowledged commit")
+            await check_world(world)
+            await stop_everything(world)
     finally:
         for cluster in world.clusters:
             for endpoint in cluster.endpoints.values():

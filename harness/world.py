@@ -12,6 +12,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import TypeVar
 
 from harness.backend import Ability, Backend
+from harness.checkers.catalogue import judged_by
+from harness.checkers.followers import count_quorums, watch_over
 from harness.checkers.logs import Allowance
 from harness.cluster import Cluster
 from harness.compute import Compute
@@ -46,7 +48,8 @@ class World:
         self.clusters: list[Cluster] = []
         self.allowances: list[Allowance] = []
         self.refusals: list[Allowance] = []
-        self.judged: Counter[str] = Counter()
+        self.judged: Counter[str] = judged_by(backend.world, settings.compute)
+        self.watch = watch_over(self)
         self._loads = 0
 
     @property
@@ -79,6 +82,7 @@ class World:
         """Start a cluster and return when every node of it accepts connections."""
         cluster = Cluster(self, topology)
         self.clusters.append(cluster)
+        count_quorums(self)
         await cluster.start()
         return cluster
 
@@ -99,7 +103,9 @@ class World:
         deadline_s = self.now_s() + within_s
         while True:
             try:
-                return await check()
+                found = await check()
+                self.judged["liveness"] += 1
+                return found
             except NotYet as reason:
                 if self.now_s() >= deadline_s:
                     name = what or getattr(check, "__name__", "the check")

@@ -108,7 +108,6 @@ class SimBackend:
         self.broker = SimBroker(loop, loop.seeds.child("broker"), self.options.broker)
         self._mains = mains
         self._nodes: dict[str, SimNode] = {}
-        self._listeners: list[Callable[[Event], None]] = []
         self._capture = LogCapture(loop, self.options.log_level)
         self._capture.install()
 
@@ -167,8 +166,6 @@ class SimBackend:
         def sink(kind: str, fields: dict[str, Field]) -> None:
             if incarnation.alive:
                 self.loop.observe(incarnation.name, kind, fields)
-                for listener in self._listeners:
-                    listener(Event(self.now_s(), incarnation.name, kind, fields))
 
         return sink
 
@@ -298,9 +295,10 @@ class SimBackend:
         self.loop.observe(HARNESS, kind, fields)
 
     def follow(self, listener: Callable[[Event], None]) -> Callable[[], None]:
-        """Tell ``listener`` of every event of a node, at once, until the returned call."""
-        self._listeners.append(listener)
-        return lambda: self._listeners.remove(listener)
+        """Tell ``listener`` of every event but deliveries, at once, until the returned call."""
+        listeners = self.loop.trace.listeners
+        listeners.append(listener)
+        return lambda: listeners.remove(listener)
 
     def host_port(self, name: str, port: int) -> tuple[str, int]:
         """The names themselves."""

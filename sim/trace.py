@@ -57,12 +57,17 @@ class Trace:
         self._folded = 0
         self._chunks: deque[tuple[int, bytes]] = deque()
         self._observations: list[tuple[int, Event]] = []
+        self.listeners: list[Callable[[Event], None]] = []
+        """Told of every typed event at once; none may act, only wake somebody."""
 
     def observe(self, at_s: float, node: str, kind: str, fields: Mapping[str, Field]) -> None:
         """Record a typed event of a node, the process table or a fault."""
         plain = {name: _plain(value) for name, value in fields.items()}
-        self._observations.append((len(self), Event(at_s - self.start_s, node, kind, plain)))
+        event = Event(at_s - self.start_s, node, kind, plain)
+        self._observations.append((len(self), event))
         self.append((at_s, kind, node, tuple(plain.items())))
+        for listener in self.listeners:
+            listener(event)
 
     def fold(self) -> None:
         """Hash the pending entries and keep them, marshalled, while they are among the newest.

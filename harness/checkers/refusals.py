@@ -27,17 +27,42 @@ CORRUPT = re.compile(r"XX...\Z")
 def check_refusals(
     history: History, events: Iterable[Event] = (), allowances: Sequence[Allowance] = ()
 ) -> int:
-    """Raise ``CheckFailed`` for the first refusal without excuse; returns how many there were."""
-    refused = [each for each in history if each.outcome is Outcome.FAILED]
-    if not refused:
-        return 0
-    is_damaged = any(event.kind == "fault" and event.fields.get("damage") for event in events)
-    for operation in refused:
-        if not _is_excused(operation, is_damaged) and not any(
-            re.search(allowance.pattern, str(operation.result)) for allowance in allowances
+    """Raise ``CheckFailed`` for the first refusal without excuse; returns how many answers
+    there were."""
+    refusals = Refusals(history, allowances)
+    for event in events:
+        refusals.observe(event)
+    return sum(refusals.completed(index) for index in range(len(history)))
+
+
+class Refusals:
+    """Judges refusals as they come. ``allowances`` may grow; a fault excuses from its begin on."""
+
+    def __init__(self, history: History, allowances: Sequence[Allowance]) -> None:
+        self._history = history
+        self._allowances = allowances
+        self._is_damaged = False
+
+    def observe(self, event: Event) -> bool:
+        """Note whether disks lie from now on; no event refuses anything."""
+        if event.kind == "fault" and event.fields.get("damage"):
+            self._is_damaged = True
+        return False
+
+    def invoked(self, index: int) -> None:
+        """Nothing is refused yet."""
+
+    def completed(self, index: int) -> bool:
+        """Judge an operation that ended; whether it was answered at all."""
+        outcome = self._history.outcome(index)
+        if outcome is not Outcome.FAILED:
+            return outcome is Outcome.OK
+        operation = self._history[index]
+        if not _is_excused(operation, self._is_damaged) and not any(
+            re.search(allowance.pattern, str(operation.result)) for allowance in self._allowances
         ):
             raise CheckFailed(f"{operation}: nothing excuses this refusal", checker=CHECKER)
-    return len(refused)
+        return True
 
 
 def _is_excused(operation: Operation, is_damaged: bool) -> bool:

@@ -37,12 +37,22 @@ async def check_storage(cluster: Cluster) -> None:
     for timeline in cluster.timelines:
         members = [each for each in cluster.safekeepers if each.running]
         members = [each for each in members if await _knows(each, timeline)]
-        await check_safekeepers_agree(members, timeline)
+        await _check_safekeepers(cluster, timeline, members)
         if members and cluster.world.compute.name == MODELLED:
             model = await _model(cluster, timeline, members, models)
             models[str(timeline)] = model
-            check_wal_explains(cluster.world.history, str(timeline), model)
+            explained = check_wal_explains(cluster.world.history, str(timeline), model)
+            cluster.world.judged["wal_explains_history"] += explained
             await _check_pageservers(cluster, timeline, model)
+
+
+async def _check_safekeepers(
+    cluster: Cluster, timeline: TenantTimelineId, members: list[SafekeeperHandle]
+) -> None:
+    until = await check_safekeepers_agree(members, timeline)
+    if len(members) > 1:
+        start = (await members[0].timeline(timeline)).timeline_start_lsn
+        cluster.world.judged["safekeepers_agree"] += -(-max(0, until - start) // 1024)
 
 
 async def check_remote(world: World) -> None:
@@ -55,16 +65,21 @@ async def check_remote(world: World) -> None:
             value = fields["value"]
             assert isinstance(value, int), f"{event} has no number"
             reported[timeline] = max(reported.get(timeline, Lsn(0)), Lsn(value))
-    check_bucket(await read_bucket(world.backend.admin_objects()), reported)
+    bucket = await read_bucket(world.backend.admin_objects())
+    world.judged["bucket"] += check_bucket(bucket, reported)
 
 
-async def check_leftovers(cluster: Cluster) -> None:
-    """A tenant's pageserver removes what no index needs any more, within a bound."""
+async def check_leftovers(cluster: Cluster) -> int:
+    """A tenant's pageserver removes what no index needs any more, within a bound; returns how many
+    tenants were looked at."""
+    tenants = 0
     for pageserver in cluster.pageservers:
         if pageserver.running:
             for tenant in await pageserver.http("GET", "/tenant"):
                 if tenant["state"] == "Active" and not tenant["superseded"]:
                     await _leaves_nothing(cluster.world, pageserver.name, tenant)
+                    tenants += 1
+    return tenants
 
 
 async def _leaves_nothing(world: World, node: str, tenant: Mapping[str, Any]) -> None:
@@ -129,4 +144,5 @@ async def _check_pageservers(cluster: Cluster, timeline: TenantTimelineId, model
             continue
         lowest = max(found.latest_gc_cutoff_lsn, found.ancestor_lsn or model.start_lsn)
         tap = PageTap(pageserver, timeline)
-        await check_pages(tap, model, (lowest, found.last_record_lsn))
+        compared = await check_pages(tap, model, (lowest, found.last_record_lsn))
+        cluster.world.judged["pages_equal_wal"] += compared

@@ -17,6 +17,7 @@ from harness.checkers.steps import redo
 from harness.endpoint import Answer, Client, Recording
 from harness.errors import CheckFailed, HarnessError
 from harness.history import History, Kind
+from harness.history_file import read_history, write_history
 from harness.tests.test_workload import MemoryEndpoint
 from harness.transactions import Bank, BankOptions, ListAppendOptions, Lists, Mixed, in_base_36
 from harness.workload import Load, LoadOptions, Workload
@@ -124,5 +125,5 @@ def test_useless_workloads_are_refused(wrong: Callable[[], object]) -> None:
 
 def test_steps_are_saved_and_loaded(tmp_path: Any) -> None:
     history = play(Mixed((ListAppendOptions(), BankOptions()), clients=2), commits=30)
-    history.write(tmp_path / "history.jsonl")
-    assert list(History.read(tmp_path / "history.jsonl")) == list(history)
+    write_history(history, tmp_path / "history.jsonl")
+    assert list(read_history(tmp_path / "history.jsonl")) == list(history)

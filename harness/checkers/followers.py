@@ -1,0 +1,49 @@
+"""Which oracles follow a run: all that need no more than events and operations in exact order."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from harness.checkers.commit_order import CommitOrder
+from harness.checkers.crash_order import CrashOrder
+from harness.checkers.lsn_order import LsnOrder
+from harness.checkers.quorum_order import QuorumOrder
+from harness.checkers.refusals import Refusals
+from harness.checkers.tasks_heed import TasksHeed
+from harness.checkers.watch import Watch
+
+if TYPE_CHECKING:
+    from harness.world import World
+
+
+def watch_over(world: World) -> Watch:
+    """The watch of a run, which follows its history and, where their order is exact, its events."""
+    watch = Watch(world.judged)
+    refusals = Refusals(world.history, world.refusals)
+    watch.add(of_events={"lsn_order": LsnOrder(), "crash_order": CrashOrder()})
+    watch.add(of_operations={"commit_order": CommitOrder(world.history)})
+    if is_live(world):
+        # Where time is real, cores are shared and a fault is noted after it began to work.
+        watch.add(of_events={"tasks_heed": TasksHeed(), "refusals": refusals})
+        watch.add(of_operations={"refusals": refusals})
+        world.backend.follow(watch.take)
+    world.history.follow(watch)
+    return watch
+
+
+def is_live(world: World) -> bool:
+    """Whether events are shown to oracles while they happen, in exact order."""
+    return world.backend.clock_error_s == 0
+
+
+def count_quorums(world: World) -> None:
+    """Have quorums counted, once the number of safekeepers is known and where no report is lost.
+
+    A killed process takes its last reports along, except where they are noted at once.
+    """
+    sizes = {cluster.topology.safekeepers for cluster in world.clusters}
+    if is_live(world) and len(world.clusters) == 1:
+        quorum = sizes.pop() // 2 + 1
+        world.watch.add(of_events={"quorum_order": QuorumOrder(quorum)})
+    elif len(sizes) > 1:
+        world.watch.drop("quorum_order")
