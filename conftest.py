@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from harness.bench_checkers import bench_checkers
@@ -89,14 +90,16 @@ BENCHES = {
 
 
 def bank() -> Sequence[Bug]:
-    """The bug bank; every role is imported first, so that a bug reaches whoever imports a name."""
+    """Historical bugs, then our own; every role is imported first, so that a bug reaches whoever
+    imports a name."""
     import storage.roles  # noqa: F401
-    from scenarios.bugs import BANK
+    from scenarios.bugs import BANK, OWN
 
-    return BANK
+    return (*BANK, *OWN)
 
 
 HUNTING_GROUNDS = (
+    "scenarios/test_power_cuts.py::test_power_cuts",
     "scenarios/test_campaign.py::test_campaign[swarm]",
     "scenarios/test_elections.py::test_leaders_come_and_go",
     "scenarios/test_impatient_operator.py::test_last_answer_counts",
@@ -105,3 +108,10 @@ HUNTING_GROUNDS = (
     "scenarios/test_settling.py::test_idle_timeline_settles[callmemaybe]",
 )
 """General scenarios that bugs are hunted with, in turn; none is made for one bug."""
+
+
+def write_bug_page(found: Mapping[str, Any], target: Path) -> None:
+    """Draw what hunts found."""
+    from reports.bug_page import write_bug_page as draw
+
+    draw(found, target)

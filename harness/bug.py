@@ -15,6 +15,9 @@ from types import ModuleType
 
 from harness.errors import HarnessError
 
+OWN_FAMILY = "own"
+"""Slips of our own making, beside the families of historical bugs."""
+
 
 class Standing(enum.StrEnum):
     """What can be done about a bug here and now."""

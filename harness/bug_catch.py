@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from harness.bug_oracles import oracle_of
 from harness.composition import bank
 from harness.errors import CheckFailed, HarnessError
 from harness.runner import verdict_of
@@ -17,25 +18,36 @@ from harness.verdict import Verdict
 
 @dataclass(frozen=True)
 class Catch:
-    """A red run under a bug: ``oracle`` is the error's class and, if it has one, its checker."""
+    """A red run under a bug: ``error`` is its class and, if it has one, its checker; ``oracle``
+    (``O1`` …) ended the run, ``also`` would have, had they been asked first."""
 
     seed: int
-    oracle: str
+    error: str
     message: str
+    oracle: str
+    also: tuple[str, ...] = ()
 
     @classmethod
-    def of(cls, seed: int, error: BaseException) -> Self:
+    def of(cls, seed: int, error: BaseException, also: Sequence[str] = ()) -> Self:
         """What ended a run."""
-        name = type(error).__name__
+        name, oracle = type(error).__name__, oracle_of(error)
         checker = error.checker if isinstance(error, CheckFailed) else ""
-        return cls(seed, f"{name}: {checker}" if checker else name, str(error)[:2000])
+        others = tuple(each for each in also if each != oracle)
+        shown = f"{name}: {checker}" if checker else name
+        return cls(seed, shown, str(error)[:2000], oracle, others)
+
+    @classmethod
+    def of_json(cls, data: dict[str, Any]) -> Self:
+        """What :func:`note_catch` wrote."""
+        return cls(**{**data, "also": tuple(data["also"])})
 
 
 def read_catches(path: Path) -> list[Catch]:
     """Every catch noted in a file; none if there is no file."""
     if not path.exists():
         return []
-    return [Catch(**json.loads(line)) for line in path.read_text(encoding="utf-8").splitlines()]
+    lines = path.read_text(encoding="utf-8").splitlines()
+    return [Catch.of_json(json.loads(line)) for line in lines]
 
 
 @contextmanager
@@ -48,8 +60,8 @@ def bug_of(bug_id: str) -> Iterator[None]:
         yield
 
 
-def note_catch(path: Path, seed: int, error: BaseException) -> None:
+def note_catch(path: Path, seed: int, error: BaseException, also: Sequence[str] = ()) -> None:
     """Append to a file what ended a run, if that is the fault of the code under test."""
     if isinstance(error, Exception) and verdict_of(error) is Verdict.FAILED:
         with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(Catch.of(seed, error))) + "\n")
+            file.write(json.dumps(asdict(Catch.of(seed, error, also))) + "\n")

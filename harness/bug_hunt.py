@@ -1,7 +1,8 @@
 """Hunting the bugs of the bank: run general scenarios under each until an oracle fires.
 
 A hunt goes from one root seed through the runs of every scenario on offer, a few seeds of each in
-turn. A red run counts only if the code without the bug passes the same seed.
+turn. A red run counts only if the code without the bug passes the same seed; and once all hunts
+are over, the code without any bug must pass every seed that any of them used (:func:`control`).
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from harness.errors import HarnessError
 from harness.job_pool import job_pool
 from harness.single import run_seeds
 from harness.temporary import scratch_directory
-from harness.verdict import RunSettings, Verdict
+from harness.verdict import RunRecord, RunSettings, Verdict
 
 SEEDS_BETWEEN_ROOTS = 100_000
 CHUNKS = (1, 2, 5, 10)
@@ -34,33 +35,50 @@ class Quarry:
 
 @dataclass(frozen=True)
 class Hunt:
-    """How a hunt ended: after ``runs`` runs, with ``oracle`` at ``seed`` of ``nodeid`` or empty."""
+    """How a hunt ended: after ``runs`` runs, with ``catch`` in ``nodeid``, or none."""
 
     bug_id: str
     root: int
     runs: int
     wall_s: float
     nodeid: str = ""
-    seed: int = 0
-    oracle: str = ""
-    message: str = ""
-    red_without_the_bug: int = 0
+    catch: Catch | None = None
+    red_without_the_bug: tuple[str, ...] = ()
+    """How to see again what was red with the bug and without it: no catch, another bug."""
 
     @property
     def caught(self) -> bool:
         """Whether an oracle fired on the bug."""
-        return bool(self.oracle)
+        return self.catch is not None
+
+    @property
+    def oracles(self) -> tuple[str, ...]:
+        """``O1`` … that saw the bug in the run that caught it, the one that ended it first."""
+        return () if self.catch is None else (self.catch.oracle, *self.catch.also)
 
     @property
     def replay(self) -> str:
         """The command that shows the catch again."""
-        return f"python -m harness run '{self.nodeid}' --seed {self.seed} --bug {self.bug_id}"
+        if self.catch is None:
+            return ""
+        return f"{replay_of(self.nodeid, self.catch.seed)} --bug {self.bug_id}"
+
+
+def replay_of(nodeid: str, seed: int) -> str:
+    """The command that makes one run of the code as it is."""
+    return f"python -m harness run '{nodeid}' --seed {seed}"
 
 
 def go(quarry: Quarry) -> Hunt:
     """Hunt until something is caught or ``runs_max`` runs were made."""
     started_s = time.monotonic()
-    runs = red = 0
+    runs = 0
+    red: list[str] = []
+
+    def hunt(nodeid: str = "", catch: Catch | None = None) -> Hunt:
+        wall_s = time.monotonic() - started_s
+        return Hunt(quarry.bug_id, quarry.root, runs, wall_s, nodeid, catch, tuple(red))
+
     for nodeid, seeds in chunks(quarry):
         while seeds:
             done, catch = _run(quarry.bug_id, nodeid, seeds)
@@ -68,14 +86,10 @@ def go(quarry: Quarry) -> Hunt:
             seeds = seeds[done:]
             if catch is None:
                 continue
-            if not passes(nodeid, range(catch.seed, catch.seed + 1)):
-                red += 1
-                continue
-            wall_s = time.monotonic() - started_s
-            return Hunt(quarry.bug_id, quarry.root, runs, wall_s, nodeid, catch.seed,
-                        catch.oracle, catch.message, red)  # fmt: skip
-    wall_s = time.monotonic() - started_s
-    return Hunt(quarry.bug_id, quarry.root, runs, wall_s, red_without_the_bug=red)
+            if not red_runs(nodeid, range(catch.seed, catch.seed + 1)):
+                return hunt(nodeid, catch)
+            red.append(replay_of(nodeid, catch.seed))
+    return hunt()
 
 
 def chunks(quarry: Quarry) -> Iterator[tuple[str, range]]:
@@ -114,14 +128,56 @@ def _run(bug_id: str, nodeid: str, seeds: range) -> tuple[int, Catch | None]:
     return len(records), None
 
 
-def passes(nodeid: str, seeds: range) -> bool:
-    """Whether the code as it is passes these seeds."""
+def red_runs(nodeid: str, seeds: range) -> list[RunRecord]:
+    """The runs of these seeds that the code as it is does not pass."""
     records = run_seeds(nodeid, _settings(seeds), runs=len(seeds))
-    return all(record.verdict is Verdict.PASSED for record in records)
+    return [record for record in records if record.verdict is not Verdict.PASSED]
 
 
 def _settings(seeds: range) -> RunSettings:
     return RunSettings("sim", "walgen", seeds.start)
+
+
+@dataclass(frozen=True)
+class Control:
+    """The code without any bug over the seeds of all hunts: runs made, and those that were red."""
+
+    runs: int
+    wall_s: float
+    red: tuple[RunRecord, ...]
+
+
+def control(
+    hunts: Sequence[Hunt], scenarios: tuple[str, ...], *, jobs: int, seen: Callable[[int], object]
+) -> Control:
+    """Run every seed that a hunt used without any bug; ``seen`` is told how many are done.
+
+    Hunts from one root go through the same runs, so the longest has them all.
+    """
+    started_s = time.monotonic()
+    longest = {root: max(h.runs for h in hunts if h.root == root) for root in _roots(hunts)}
+    work = [
+        chunk
+        for root, runs in longest.items()
+        for chunk in chunks(Quarry("", root, scenarios, runs))
+    ]
+    runs = 0
+    red: list[RunRecord] = []
+    with job_pool(jobs) as pool:
+        for count, found in pool.imap_unordered(_control, work):
+            runs += count
+            red += found
+            seen(runs)
+    return Control(runs, time.monotonic() - started_s, tuple(red))
+
+
+def _roots(hunts: Sequence[Hunt]) -> list[int]:
+    return sorted({hunt.root for hunt in hunts})
+
+
+def _control(chunk: tuple[str, range]) -> tuple[int, list[RunRecord]]:
+    nodeid, seeds = chunk
+    return len(seeds), red_runs(nodeid, seeds)
 
 
 def hunt_all(

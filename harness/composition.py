@@ -2,8 +2,8 @@
 
 The harness knows no world. A root module offers ``WORLDS`` (name → factory of a
 :class:`harness.runner.WorldRunner`), ``BENCHES`` (name → function returning one JSON object),
-``bank`` (returns the known bugs) and ``HUNTING_GROUNDS`` (node ids of the scenarios they are
-hunted with).
+``bank`` (returns the known bugs), ``HUNTING_GROUNDS`` (node ids of the scenarios they are hunted
+with) and ``write_bug_page`` (draws what was found).
 """
 
 from __future__ import annotations
@@ -50,4 +50,10 @@ def bank() -> Sequence[Bug]:
 def hunting_grounds() -> Sequence[str]:
     """Node ids of the general scenarios that bugs are hunted with."""
     found: Sequence[str] = root_module().HUNTING_GROUNDS
+    return found
+
+
+def bug_page() -> Callable[[Mapping[str, Any], Path], None]:
+    """Draws the page of bugs and oracles from ``harness.bug_table.to_json`` into a file."""
+    found: Callable[[Mapping[str, Any], Path], None] = root_module().write_bug_page
     return found

@@ -46,10 +46,11 @@ def page_options(launch: Launch) -> dict[str, Any]:
 
 
 def timeline_spec(cluster: Cluster, timeline: TenantTimelineId) -> TimelineSpec:
-    """A walgen timeline begins with WAL segment 1, page header included."""
+    """A walgen timeline begins with WAL segment 1, page header included, or inside of it."""
     topology = cluster.topology
+    size, room = topology.wal_segment_size, topology.wal_room
     return TimelineSpec(
-        start_lsn=Lsn(FIRST_SEGMENT * topology.wal_segment_size),
+        start_lsn=Lsn(FIRST_SEGMENT * size + (0 if room is None else size - room)),
         system_id=system_id_of(timeline),
         pg_version=topology.pg_version,
         wal_segment_size=topology.wal_segment_size,

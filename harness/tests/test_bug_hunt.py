@@ -11,7 +11,7 @@ import pytest
 from harness.bug import Bug, Replacement, Standing
 from harness.bug_catch import Catch, note_catch, read_catches
 from harness.bug_hunt import CHUNKS, SEEDS_BETWEEN_ROOTS, Hunt, Quarry, chunks
-from harness.bug_plugin import wall_limit
+from harness.bug_plugin import cpu_limit
 from harness.bug_table import Result, closing_line, to_json
 from harness.errors import CheckFailed, HarnessError, NotLive
 from harness.runner import Inconclusive
@@ -54,6 +54,10 @@ BENCHES = {}
 HUNTING_GROUNDS = ("test_toy.py::test_parity", "test_toy.py::test_nothing")
 
 
+def write_bug_page(found, target):
+    target.write_text(f"{len(found['bugs'])} bugs")
+
+
 def bank():
     put_back = (Replacement(system.Judge, "is_even", always_even),)
     harmless = (Replacement(system.Judge, "name", lambda self: "other"),)
@@ -81,7 +85,12 @@ from system import Judge
 async def test_parity(world):
     # Red without any bug at seed 1, and only later because of the bug.
     if world.seed == 1 or (world.seed >= 5 and world.seed % 2 and Judge().is_even(world.seed)):
-        raise CheckFailed(f"{world.seed} is odd", checker="parity")
+        raise CheckFailed(f"{world.seed} is odd", checker="safekeepers_agree")
+
+
+async def test_later(world):
+    if world.seed % 100_000 == 4 and Judge().is_even(world.seed + 1):
+        raise CheckFailed("odd is even", checker="safekeepers_agree")
 
 
 async def test_nothing(world):
@@ -107,17 +116,37 @@ def bugs(directory, *arguments):
 
 def test_bug_is_caught_at_a_seed_that_passes_without_it(suite):
     done = bugs(suite, "bugs", "--id", "always-even", "--roots", "1", "--jobs", "1",
-                "--json", "found/bugs.json")  # fmt: skip
+                "--page", "found/bugs.html")  # fmt: skip
 
-    assert done.returncode == 0, done.stderr
     # One seed of each scenario, two of each, then seeds 3, 4, 5 of the first: 2 + 4 + 3.
     assert done.stdout.splitlines()[-1] == "caught=1/1 median_seeds=9 waiting=0 inexpressible=0"
+    assert (suite / "found" / "bugs.html").read_text() == "1 bugs"
     (bug,) = json.loads((suite / "found" / "bugs.json").read_text())["bugs"]
     (hunt,) = bug["hunts"]
-    assert hunt["seed"] == 5
-    assert hunt["oracle"] == "CheckFailed: parity"
-    assert hunt["red_without_the_bug"] == 1
-    assert bug["oracles"] == {"CheckFailed: parity": 1}
+    assert hunt["catch"]["seed"] == 5
+    assert hunt["catch"]["error"] == "CheckFailed: safekeepers_agree"
+    assert hunt["red_without_the_bug"] == [
+        "python -m harness run 'test_toy.py::test_parity' --seed 1"
+    ]
+    assert bug["oracles"] == bug["ended_by"] == {"O2": 1}
+
+
+def test_code_that_fails_the_same_seeds_without_any_bug_is_no_success(suite):
+    done = bugs(suite, "bugs", "--id", "always-even", "--roots", "1", "--jobs", "1")
+
+    assert done.returncode == 1, done.stderr
+    assert "red without any bug: python -m harness run test_toy.py::test_parity" in done.stdout
+    *_, before_last, last = done.stdout.splitlines()
+    assert before_last.startswith("without any bug: runs=9 red=1 ")
+    assert last == "caught=1/1 median_seeds=9 waiting=0 inexpressible=0"
+
+
+def test_hunt_that_never_met_a_red_seed_is_a_success(suite):
+    done = bugs(suite, "bugs", "--id", "always-even", "--roots", "2", "--jobs", "1",
+                "--scenario", "test_toy.py::test_later")  # fmt: skip
+
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "without any bug: runs=10 red=0 " in done.stdout
 
 
 def test_bug_that_nothing_catches_is_no_success(suite):
@@ -185,14 +214,14 @@ def test_only_the_systems_fault_is_a_catch(tmp_path):
     note_catch(path, 3, CheckFailed("gone", checker="ledger"))
     note_catch(path, 4, AssertionError("no"))
     assert read_catches(path) == [
-        Catch(3, "CheckFailed: ledger", "gone"),
-        Catch(4, "AssertionError", "no"),
+        Catch(3, "CheckFailed: ledger", "gone", "other"),
+        Catch(4, "AssertionError", "no", "other"),
     ]
 
 
 def test_run_that_spins_is_ended_and_not_live():
     started_s = time.monotonic()
-    with pytest.raises(NotLive, match="more than"), wall_limit(0.05):
+    with pytest.raises(NotLive, match="more than"), cpu_limit(0.05):
         while True:
             try:
                 time.monotonic()
@@ -209,8 +238,9 @@ def result(*hunts, standing=Standing.EXPRESSED):
     return Result(bug, hunts)
 
 
-def hunt(root, runs, oracle="NotLive: load progress"):
-    return Hunt("b", root, runs, 1.0, "n", 7, oracle)
+def hunt(root, runs, oracle="O10", also=()):
+    catch = Catch(7, "NotLive: load progress", "stuck", oracle, also) if oracle else None
+    return Hunt("b", root, runs, 1.0, "n", catch)
 
 
 def test_bug_is_caught_only_if_every_root_catches_it():
@@ -229,4 +259,14 @@ def test_closing_line_counts_and_takes_the_median_of_medians():
     ]
 
     assert closing_line(results) == "caught=2/3 median_seeds=3 waiting=1 inexpressible=1"
-    assert to_json(results)["bugs"][0]["oracles"] == {"NotLive: load progress": 3}
+    assert to_json(results, None)["bugs"][0]["oracles"] == {"O10": 3}
+
+
+def test_oracles_that_saw_it_too_are_counted_and_a_surprise_is_told():
+    seen = result(hunt(0, 1, "O10", ("O2", "O1")), hunt(1, 1, "O2"))
+
+    assert seen.ended_by == {"O2": 1, "O10": 1}
+    assert list(seen.oracles.items()) == [("O1", 1), ("O2", 2), ("O10", 1)]
+    assert not seen.surprise
+    assert result(hunt(0, 1, "O10", ("O2",))).surprise
+    assert not result().surprise

@@ -9,6 +9,8 @@ from __future__ import annotations
 from harness.bug import Bug
 from scenarios.bugs import (
     basebackup,
+    invented_consensus,
+    invented_pageserver,
     pageserver_attach,
     pageserver_branch,
     pageserver_gc,
@@ -33,3 +35,6 @@ BANK: tuple[Bug, ...] = (
     *shutdown.BUGS,
 )
 """In the order of the document."""
+
+OWN: tuple[Bug, ...] = (*invented_consensus.BUGS, *invented_pageserver.BUGS)
+"""Slips of our own making: what history lacks, so that the suite is not made for history only."""

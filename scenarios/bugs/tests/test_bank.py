@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 from conftest import bank
-from harness.bug import Bug, Replacement, Standing
+from harness.bug import OWN_FAMILY, Bug, Replacement, Standing
 
 ROOT = Path(__file__).resolve().parents[3]
-BANK = bank()
-EXPRESSED = [bug for bug in BANK if bug.standing is Standing.EXPRESSED]
+ALL = bank()
+BANK = [bug for bug in ALL if bug.family != OWN_FAMILY]
+EXPRESSED = [bug for bug in ALL if bug.standing is Standing.EXPRESSED]
 
 
 def documented():
@@ -33,6 +34,11 @@ def documented():
 
 def namespaces(replacement):
     return {str(place): vars(place)[replacement.name] for place in replacement.places()}
+
+
+def test_ids_are_of_one_bug_and_tell_which_are_ours():
+    assert len({bug.id for bug in ALL}) == len(ALL)
+    assert all(bug.id.startswith("own-") == (bug.family == OWN_FAMILY) for bug in ALL)
 
 
 def test_registry_covers_every_entry_of_the_document_once():
