@@ -8,13 +8,14 @@ from the same options.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from harness.endpoint import Client
 from harness.errors import HarnessError
-from harness.workload import Worker, Workload
+from harness.workload import LoadOptions, Worker, Workload
 
 DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"
 
@@ -72,6 +73,10 @@ class ListAppendOptions:
     def worker(self, client: Client, number: int, entropy: random.Random) -> Worker:
         """A client that appends and reads."""
         return ListWorker(client, self, entropy)
+
+    def writing_only(self) -> ListAppendOptions:
+        """The same lists, read only by who appends."""
+        return dataclasses.replace(self, read_fraction=0.0)
 
 
 class ListWorker:
@@ -136,6 +141,10 @@ class BankOptions:
         """A client that transfers and audits."""
         return BankWorker(client, self, entropy)
 
+    def writing_only(self) -> BankOptions:
+        """The same bank without audits."""
+        return dataclasses.replace(self, read_fraction=0.0)
+
 
 class BankWorker:
     """One client of the bank."""
@@ -175,3 +184,21 @@ class Mixed:
     def worker(self, client: Client, number: int, entropy: random.Random) -> Worker:
         """A client of the part whose turn it is."""
         return self.parts[number % len(self.parts)].worker(client, number, entropy)
+
+    def writing_only(self) -> Mixed:
+        """The same parts, none of which only reads."""
+        return dataclasses.replace(self, parts=[part.writing_only() for part in self.parts])
+
+
+WORKLOADS = ("registers", "transactions")
+"""What the clients of a campaign may do; see :func:`workload_named`."""
+
+
+def workload_named(name: str, *, clients: int, think_s: float) -> Workload:
+    """``registers``, or ``transactions``: clients of lists, a bank and registers in turn."""
+    if name == "registers":
+        return LoadOptions(clients=clients, think_s=think_s)
+    if name == "transactions":
+        parts = (ListAppendOptions(), BankOptions(), LoadOptions(clients=clients))
+        return Mixed(parts, clients=clients, think_s=think_s)
+    raise HarnessError(f"no workload {name!r}; there are: {', '.join(WORKLOADS)}")

@@ -11,6 +11,7 @@ Plain asyncio, seeded by the generator it is given; works in every world.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import random
 from collections import deque
 from dataclasses import dataclass
@@ -53,6 +54,10 @@ class Workload(Protocol):
         """Client ``number``, who draws from ``entropy``."""
         ...
 
+    def writing_only(self) -> Workload:
+        """The same without operations that only read."""
+        ...
+
 
 @dataclass(frozen=True)
 class LoadOptions:
@@ -81,6 +86,10 @@ class LoadOptions:
     def worker(self, client: Client, number: int, entropy: random.Random) -> Worker:
         """A client that puts, deletes, reads, and sets several keys at once."""
         return _RegisterWorker(self, client, number, entropy)
+
+    def writing_only(self) -> LoadOptions:
+        """The same registers, never read."""
+        return dataclasses.replace(self, read_fraction=0.0)
 
 
 @dataclass

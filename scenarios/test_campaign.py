@@ -13,7 +13,7 @@ from harness.world import World
 
 
 @pytest.mark.computes("walgen", reason="restarts of PostgreSQL take longer than the faults last")
-@pytest.mark.parametrize("profile", ["calm", "lossy", "hostile", "swarm"])
+@pytest.mark.parametrize("profile", ["calm", "lossy", "hostile", "swarm", "transactions"])
 async def test_campaign(world: World, profile: str) -> None:
     """Nothing acknowledged is lost whatever strikes, and a healed core serves again."""
     await run_campaign(world, plan_for(world, profile))

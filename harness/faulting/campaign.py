@@ -21,7 +21,7 @@ from harness.faulting.stage import Stage
 from harness.faulting.supervisor import Supervisor
 from harness.faulting.traffic import Traffic
 from harness.runner import Inconclusive
-from harness.workload import LoadOptions
+from harness.transactions import workload_named
 from harness.world import World
 
 WARM_UP_COMMITS = 5
@@ -64,7 +64,8 @@ class Campaign:
         )
         cluster = await world.start(plan.topology)
         endpoint = await cluster.endpoint(plan.cast().compute)
-        traffic = Traffic(world, endpoint, LoadOptions(clients=plan.clients, think_s=plan.think_s))
+        work = workload_named(plan.workload, clients=plan.clients, think_s=plan.think_s)
+        traffic = Traffic(world, endpoint, work)
         stage = Stage(world, cluster, traffic)
         nemesis = Nemesis(stage, plan)
         traffic.start()

@@ -99,8 +99,9 @@ class Step:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """A campaign: ``core`` are the nodes that must work again when the faults end after
-    ``duration_s`` seconds; ``kill_rest`` kills every other node at that moment. ``clients`` think
-    ``think_s`` seconds between operations."""
+    ``duration_s`` seconds; ``kill_rest`` kills every other node at that moment. ``clients`` do
+    the ``workload`` (:func:`harness.transactions.workload_named`) and think ``think_s`` seconds
+    between operations."""
 
     profile: str
     topology: Topology
@@ -110,6 +111,7 @@ class Plan:
     clients: int = 4
     think_s: float = 0.05
     kill_rest: bool = False
+    workload: str = "registers"
 
     def cast(self) -> Cast:
         """The names of its nodes."""

@@ -3,7 +3,7 @@
 ``calm`` strikes rarely and one thing at a time, ``lossy`` breaks links, ``hostile`` breaks
 everything. ``swarm`` draws a profile for each run: which faults exist at all, how often, how long,
 and the options of the nodes (Groce et al., "Swarm Testing", ISSTA 2012: leaving features out finds
-what having them all hides).
+what having them all hides). ``transactions`` is a swarm on lists and a bank.
 """
 
 from __future__ import annotations
@@ -117,6 +117,7 @@ PROFILES = {
     "lossy": _draw_lossy,
     "hostile": _draw_hostile,
     "swarm": _draw_swarm,
+    "transactions": _draw_swarm,
 }
 
 
@@ -141,6 +142,7 @@ def draw_plan(profile: str, generator: random.Random) -> Plan:
         clients=clients,
         think_s=max(think_s, round(clients * mix.duration_s / OPERATIONS_MAX, 3)),
         kill_rest=generator.random() < 0.3,
+        workload="transactions" if profile == "transactions" else "registers",
     )
 
 

@@ -13,6 +13,7 @@ from harness.faulting.fault import Cast, Fault
 from harness.faulting.plan import AfterCommits, AtTime, Plan, Step, Trigger
 from harness.faulting.vocabulary import FAULTS
 from harness.topology import THREE_SAFEKEEPERS, Topology
+from harness.transactions import WORKLOADS
 
 DURATION_S = 6.0
 SEEDS = st.integers(0, 2**32 - 1)
@@ -54,4 +55,5 @@ def plans(
         core=cast.safekeepers[:majority],
         clients=draw(st.sampled_from((1, 2, 4))),
         kill_rest=draw(st.booleans()),
+        workload=draw(st.sampled_from(WORKLOADS)),
     )

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from typing import TYPE_CHECKING
 
 from harness.backend import HARNESS
 from harness.endpoint_handle import EndpointHandle
-from harness.workload import Load, LoadOptions
+from harness.workload import Load, Workload
 
 if TYPE_CHECKING:
     from harness.world import World
@@ -16,7 +15,7 @@ if TYPE_CHECKING:
 class Traffic:
     """Loads of a campaign, by endpoint; ``primary`` is where readers are sent."""
 
-    def __init__(self, world: World, primary: EndpointHandle, options: LoadOptions) -> None:
+    def __init__(self, world: World, primary: EndpointHandle, options: Workload) -> None:
         self.world = world
         self.primary = primary
         self._options = options
@@ -31,7 +30,7 @@ class Traffic:
         """Begin on the primary."""
         self._begin(self.primary, self._options)
 
-    def _begin(self, endpoint: EndpointHandle, options: LoadOptions) -> None:
+    def _begin(self, endpoint: EndpointHandle, options: Workload) -> None:
         assert endpoint.name not in self._loads, f"{endpoint.name} has a load already"
         load = self._loads[endpoint.name] = self.world.load(endpoint, options)
         load.start()
@@ -43,7 +42,7 @@ class Traffic:
         be told of the successor. Writes must fail by themselves.
         """
         await self._stop(old.name)
-        self._begin(old, dataclasses.replace(self._options, read_fraction=0.0))
+        self._begin(old, self._options.writing_only())
 
     async def hand_over(self, successor: EndpointHandle) -> None:
         """Send readers and writers to ``successor``, besides the writers left behind."""

@@ -19,7 +19,15 @@ from harness.errors import CheckFailed, HarnessError
 from harness.history import History, Kind
 from harness.history_file import read_history, write_history
 from harness.tests.test_workload import MemoryEndpoint
-from harness.transactions import Bank, BankOptions, ListAppendOptions, Lists, Mixed, in_base_36
+from harness.transactions import (
+    Bank,
+    BankOptions,
+    ListAppendOptions,
+    Lists,
+    Mixed,
+    in_base_36,
+    workload_named,
+)
 from harness.workload import Load, LoadOptions, Workload
 from storage.lsn import Lsn
 
@@ -127,3 +135,15 @@ def test_steps_are_saved_and_loaded(tmp_path: Any) -> None:
     history = play(Mixed((ListAppendOptions(), BankOptions()), clients=2), commits=30)
     write_history(history, tmp_path / "history.jsonl")
     assert list(read_history(tmp_path / "history.jsonl")) == list(history)
+
+
+def test_workloads_of_campaigns_by_name() -> None:
+    assert workload_named("registers", clients=2, think_s=0.5) == LoadOptions(
+        clients=2, think_s=0.5
+    )
+    mixed = workload_named("transactions", clients=4, think_s=0.5)
+    assert (mixed.clients, mixed.think_s) == (4, 0.5)
+    kinds = {each.kind for each in play(mixed.writing_only(), commits=60)}
+    assert kinds == {Kind.TRANSACT, Kind.TXN, Kind.PUT, Kind.DELETE}
+    with pytest.raises(HarnessError, match="no workload 'reads'; there are: registers"):
+        workload_named("reads", clients=1, think_s=0.1)
