@@ -210,8 +210,13 @@ class SimLoop(Networking, Endings):
             while ready and not self._stopping:
                 handle = take()
                 callback = handle._callback
-                if callback is None or (self._gated and not self._admits(handle)):
+                if callback is None:
                     continue
+                if self._gated:
+                    held = handle._context.get(current_incarnation)
+                    if held is not None and held.life is not Life.RUNNING:
+                        self._set_aside(handle, held)
+                        continue
                 executed += 1
                 try:
                     handle._context.run(callback, *handle._args)
@@ -234,16 +239,12 @@ class SimLoop(Networking, Endings):
 
     # Nodes: the kernel's part (see sim.node.Kernel).
 
-    def _admits(self, handle: Any) -> bool:
-        """Whether the handle's node runs; parks or buries the handle otherwise."""
-        incarnation: Incarnation | None = handle._context.get(current_incarnation)
-        if incarnation is None or incarnation.life is Life.RUNNING:
-            return True
+    def _set_aside(self, handle: Any, incarnation: Incarnation) -> None:
+        """Keep the handle until its node goes on, or bury it with its node."""
         if incarnation.life is Life.PAUSED:
             incarnation.parked.append(handle)
         else:
             self.graveyard.bury(handle)
-        return False
 
     def gate_changed(self) -> None:
         """An incarnation died, froze or thawed: check handles from now on, or stop checking."""

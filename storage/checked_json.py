@@ -22,7 +22,7 @@ def encode(body: Mapping[str, Any], version: int) -> bytes:
     """JSON text of a body, whose keys are neither of ours."""
     assert FORMAT not in body and CHECKSUM not in body, f"keys of ours among {list(body)}"
     document = {FORMAT: version, **body}
-    return json.dumps({**document, CHECKSUM: _checksum(document)}, indent=1).encode()
+    return json.dumps({**document, CHECKSUM: _checksum(document)}).encode()
 
 
 def decode(data: bytes, version: int, source: str) -> dict[str, Any]:

@@ -78,7 +78,7 @@ class Registration:
     @property
     def info(self) -> TaskInfo:
         """Present state of the entry."""
-        return replace(self._info, stopping=self.stopping)
+        return replace(self._info, stopping=True) if self.stopping else self._info
 
     def matches(
         self, kind: TaskKind | None, tenant_id: TenantId | None, timeline_id: TimelineId | None

@@ -45,7 +45,7 @@ def encode_control(control: ControlState) -> bytes:
         "remote_consistent_lsn": str(control.remote_consistent_lsn),
         "local_start_lsn": str(control.local_start_lsn),
     }
-    payload = json.dumps(fields, indent=1).encode()
+    payload = json.dumps(fields).encode()
     return _HEADER.pack(_MAGIC, FORMAT_VERSION, len(payload), crc32c(payload)) + payload
 
 

@@ -33,7 +33,7 @@ def damaged(data: bytes) -> Iterator[bytes]:
     for length in range(len(data)):
         yield data[:length]
     yield data + b" "
-    yield data.replace(b"\n", b"\r\n", 1)
+    yield data.replace(b" ", b"\t", 1)
 
 
 def refuse_damage(decode: Callable[[bytes], object], data: bytes) -> None:

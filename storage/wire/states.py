@@ -17,14 +17,20 @@ from storage.errors import ProtocolError
 from storage.wire import messages as m
 
 
-class Sender(Enum):
+class _State(Enum):
+    """A part of a key of the tables, which every message looks up: hashes without a call."""
+
+    __hash__ = object.__hash__
+
+
+class Sender(_State):
     """Who sends a message."""
 
     CLIENT = "client"
     SERVER = "server"
 
 
-class Phase(Enum):
+class Phase(_State):
     """Where a session stands between messages."""
 
     STARTUP = "waits for the start-up packet"
@@ -38,7 +44,7 @@ class Phase(Enum):
     CLOSED = "is over"
 
 
-class Copy(Enum):
+class Copy(_State):
     """Which halves of a copy are open."""
 
     NONE = "no copy"
