@@ -68,7 +68,7 @@ class EndpointHandle(Client):
             return
         life = self._history.compute_began(str(self.timeline), self.name, self.now_s())
         await self._compute.start(self._launch)
-        life.serving_at_s = self.now_s()
+        self._history.compute_serves(life, self.now_s())
 
     async def stop(self) -> None:
         """Stop the compute gracefully."""

@@ -164,10 +164,13 @@ class History:
         self.branches: dict[str, BranchPoint] = {}
         self.lives: dict[str, list[ComputeLife]] = {}
         self.conserved: dict[str, list[Conserved]] = {}
+        self.derived: dict[str, Any] = {}
+        """What readers made of it, by name, to share; forgotten when the history grows."""
 
     def branched(self, timeline: str, point: BranchPoint) -> None:
         """Record that a timeline began as a branch of another."""
         assert timeline not in self.branches, f"timeline {timeline} is branched twice"
+        self._changed()
         self.branches[timeline] = point
 
     def conserve(self, timeline: str, accounts: Conserved) -> None:
@@ -176,16 +179,27 @@ class History:
         self.conserved.setdefault(timeline, []).append(accounts)
 
     def compute_began(self, timeline: str, process: str, at_s: float) -> ComputeLife:
-        """Record that a primary of a timeline is about to start; the caller notes when it serves.
+        """Record that a primary of a timeline is about to start; see :meth:`compute_serves`.
 
         Without such records every primary counts as the only one of its timeline.
         """
+        self._changed()
         life = ComputeLife(process, at_s)
         self.lives.setdefault(timeline, []).append(life)
         return life
 
+    def compute_serves(self, life: ComputeLife, at_s: float) -> None:
+        """Record that a primary was elected and serves."""
+        self._changed()
+        life.serving_at_s = at_s
+
+    def _changed(self) -> None:
+        if self.derived:
+            self.derived.clear()
+
     def invoke(self, source: Source, kind: Kind, args: tuple[Any, ...], at_s: float) -> int:
         """Record that an operation is about to be sent; returns its index."""
+        self._changed()
         self._sources.append(source)
         self._kinds.append(kind)
         self._args.append(args)
@@ -214,6 +228,7 @@ class History:
     def _complete(self, index: int, at_s: float, outcome: Outcome, result: Any) -> None:
         assert self._outcomes[index] is Outcome.PENDING, f"operation {index} completes twice"
         assert at_s >= self._invoked_at_s[index], f"operation {index} ends before it begins"
+        self._changed()
         self._completed_at_s[index] = at_s
         self._outcomes[index] = outcome
         self._results[index] = result
@@ -280,6 +295,13 @@ class History:
 
     def transacted(self, timeline: str) -> frozenset[int]:
         """Keys that steps of transactions change, on a timeline or before it was branched."""
+        name = f"transacted {timeline}"
+        if name not in self.derived:
+            self.derived[name] = self._transacted(timeline)
+        known: frozenset[int] = self.derived[name]
+        return known
+
+    def _transacted(self, timeline: str) -> frozenset[int]:
         point = self.branches.get(timeline)
         found = set() if point is None else set(self.transacted(point.parent))
         for source, kind, args in zip(self._sources, self._kinds, self._args, strict=True):
@@ -292,8 +314,12 @@ class History:
         return sorted({source.timeline for source in self._sources})
 
     def of(self, timeline: str) -> list[Operation]:
-        """The operations on one timeline."""
-        return [operation for operation in self if operation.source.timeline == timeline]
+        """The operations on one timeline; not to be changed."""
+        name = f"operations of {timeline}"
+        if name not in self.derived:
+            self.derived[name] = [each for each in self if each.source.timeline == timeline]
+        known: list[Operation] = self.derived[name]
+        return known
 
 
 def replay(

@@ -139,7 +139,7 @@ def name_of(kinds: Sequence[str]) -> str:
     suffix = " by real time" if "rt" in kinds else ""
     dependencies = set(kinds) - {"rt"}
     if reads_before > 1:
-        is_fork = dependencies == {"wr", "rw"} and not suffix
+        is_fork = sorted(kinds) == ["rw", "rw", "wr", "wr"] and kinds[0] == kinds[2]
         return "long fork (G2)" if is_fork else "G2" + suffix
     if reads_before == 1:
         return "G-single" + suffix

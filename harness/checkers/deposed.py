@@ -21,9 +21,14 @@ class Deposed:
         self._lives = sorted(lives, key=lambda life: life.began_at_s)
         self._rivals: dict[str, list[tuple[float, float]]] = {}
 
+    @property
+    def has_rivals(self) -> bool:
+        """Whether there was more than one primary."""
+        return len(self._lives) > 1
+
     def possible(self, operation: Operation) -> bool:
         """Whether another primary may have been elected before this operation was answered."""
-        if len(self._lives) < 2:
+        if not self.has_rivals:
             return False
         end_s = operation.completed_at_s
         process = operation.source.process.partition("/")[0]

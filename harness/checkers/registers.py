@@ -10,7 +10,7 @@ have been deposed, are ``timeless``: real time does not bind them, their LSN doe
 from __future__ import annotations
 
 from bisect import bisect_left
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -64,29 +64,39 @@ class Register:
 
 
 def registers_of(history: History, timeline: str) -> list[Register]:
-    """The registers of one timeline, by ascending key.
+    """The registers of one timeline, by ascending key; made once for all oracles that ask.
 
     Keys that steps of transactions change are none: what such a write sets depends on what it
     found (:mod:`harness.checkers.list_append`, :mod:`harness.checkers.conservation`).
     """
+    name = f"registers of {timeline}"
+    known: list[Register] | None = history.derived.get(name)
+    if known is None:
+        known = history.derived[name] = _cut(history, timeline)
+    return known
+
+
+def _cut(history: History, timeline: str) -> list[Register]:
     operations = history.of(timeline)
     transacted = history.transacted(timeline)
     deposed = Deposed(history.lives.get(timeline, []))
-    found = _inherited(history, timeline)
+    found = _Registers(_inherited(history, timeline))
     for operation in operations:
-        for key, write in _writes_of(operation, deposed):
-            register = found.get(key)
-            if register is None:
-                register = found[key] = Register(key)
-            register.writes.append(write)
+        if operation.is_write and operation.outcome is not Outcome.FAILED:
+            _take_write(found, operation, deposed)
     written = sorted(found)
     for operation in operations:
-        for key, read in _reads_of(operation, written, deposed):
-            register = found.get(key)
-            if register is None:
-                register = found[key] = Register(key)
-            register.reads.append(read)
+        if operation.outcome is Outcome.OK and not operation.is_write:
+            _take_read(found, operation, written, deposed)
     return [found[key] for key in sorted(found) if key not in transacted]
+
+
+class _Registers(dict[int, Register]):
+    """Registers by key, made when they are asked for."""
+
+    def __missing__(self, key: int) -> Register:
+        register = self[key] = Register(key)
+        return register
 
 
 def _inherited(history: History, timeline: str) -> dict[int, Register]:
@@ -119,27 +129,27 @@ def _position(write: KeyWrite) -> int:
     return int(write.lsn)
 
 
-def _writes_of(operation: Operation, deposed: Deposed) -> Iterator[tuple[int, KeyWrite]]:
-    if not operation.is_write or operation.outcome is Outcome.FAILED:
-        return
+def _take_write(found: _Registers, operation: Operation, deposed: Deposed) -> None:
     if operation.kind is Kind.TRANSACT:
         return
     end_s = operation.completed_at_s if operation.outcome is Outcome.OK else NEVER
     assert end_s is not None, f"{operation} is complete but has no end"
     changes = operation.changes()
-    if all(value is None for value in changes.values()) and deposed.possible(operation):
+    deletes_only = all(value is None for value in changes.values())
+    if deposed.has_rivals and deletes_only and deposed.possible(operation):
         end_s = NEVER  # What is absent in an old state is deleted without record and quorum.
+    begin_s, lsn, number = operation.invoked_at_s, operation.lsn, operation.number
     for key, value in changes.items():
-        yield key, KeyWrite(value, operation.invoked_at_s, end_s, operation.lsn, operation.number)
+        found[key].writes.append(KeyWrite(value, begin_s, end_s, lsn, number))
 
 
-def _reads_of(
-    operation: Operation, written: list[int], deposed: Deposed
-) -> Iterator[tuple[int, KeyRead]]:
+def _take_read(
+    found: _Registers, operation: Operation, written: list[int], deposed: Deposed
+) -> None:
     """What an answered read says; a scan also says which written keys were absent."""
     end_s = operation.completed_at_s
-    if operation.outcome is not Outcome.OK or end_s is None:
-        return
+    assert end_s is not None, f"{operation} is answered but has no end"
+    rows: dict[int, str | None]
     if operation.kind is Kind.GET:
         rows = {operation.args[0]: operation.result}
     elif operation.kind is Kind.SCAN:
@@ -148,10 +158,10 @@ def _reads_of(
         rows.update(operation.result)
     else:
         return
-    start_s, lsn, number = operation.invoked_at_s, operation.lsn, operation.number
-    timeless = operation.source.pinned or deposed.possible(operation)
+    begin_s, lsn, number = operation.invoked_at_s, operation.lsn, operation.number
+    timeless = operation.source.pinned or (deposed.has_rivals and deposed.possible(operation))
     for key, value in rows.items():
-        yield key, KeyRead(value, start_s, end_s, lsn, number, timeless)
+        found[key].reads.append(KeyRead(value, begin_s, end_s, lsn, number, timeless))
 
 
 class Overwritten:

@@ -74,6 +74,7 @@ def test_reading_the_future_is_g1c() -> None:
     assert name_of(["rw", "ww", "rw"]) == "G2"
     assert name_of(["rw", "rt"]) == "G-single by real time"
     assert name_of(["rw", "wr", "rw", "wr"]) == "long fork (G2)"
+    assert name_of(["rw", "wr", "rw"]) == name_of(["rw", "rw", "wr", "wr"]) == "G2"
 
 
 def test_a_write_of_unknown_outcome_takes_its_place_from_a_read() -> None:

@@ -143,7 +143,7 @@ def test_workloads_of_campaigns_by_name() -> None:
     )
     mixed = workload_named("transactions", clients=4, think_s=0.5)
     assert (mixed.clients, mixed.think_s) == (4, 0.5)
-    kinds = {each.kind for each in play(mixed.writing_only(), commits=60)}
+    kinds = {each.kind for each in play(mixed.writing_only(), commits=200)}
     assert kinds == {Kind.TRANSACT, Kind.TXN, Kind.PUT, Kind.DELETE}
     with pytest.raises(HarnessError, match="no workload 'reads'; there are: registers"):
         workload_named("reads", clients=1, think_s=0.1)
