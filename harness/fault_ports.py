@@ -8,9 +8,16 @@ declares by its :class:`harness.backend.Ability`; the verb then raises ``Unsuppo
 from __future__ import annotations
 
 import enum
-from collections.abc import Mapping
-from dataclasses import dataclass
+import random
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
 from typing import Any, Protocol
+
+Note = Callable[..., None]
+"""Is told of every fault as it begins and ends: ``verb``, ``target`` and whatever describes it.
+
+An end has the verb ``end`` and names in ``fault`` the verb that is over.
+"""
 
 
 class DiskFault(enum.Enum):
@@ -36,30 +43,78 @@ class Loss(enum.Enum):
     NAMES = "contents survive, but no name that was not synced"
 
 
+class Fate(enum.Enum):
+    """What becomes of a request to a shared service."""
+
+    SERVED = "it is served"
+    REFUSED = "an error answer comes back and nothing happens"
+    FAILED = "an error answer comes back and it may have happened"
+    LOST_REQUEST = "it never arrives"
+    LOST_REPLY = "it is served and the reply is lost"
+    LATE = "it is served after its client stopped waiting"
+
+
 @dataclass(frozen=True, slots=True)
 class ServiceFaults:
     """Chance of each fault per request, 0 to 1.
 
     ``refused``: an error answer, nothing happened. ``lost_request``: a timeout, nothing happened.
     ``lost_reply``: a timeout although it happened. ``late``: a timeout, and it happens afterwards,
-    up to ``late_s`` seconds later. ``slow``: it takes up to ``slow_s`` longer. ``failing_list``: a
-    listing gets an error answer.
+    up to ``late_s`` seconds later. ``failed``: an error answer although it may have happened.
+    ``slow``: it takes up to ``slow_s`` longer. ``failing_list``: a listing gets an error answer.
     """
 
     refused: float = 0.0
     lost_request: float = 0.0
     lost_reply: float = 0.0
     late: float = 0.0
+    failed: float = 0.0
     slow: float = 0.0
     failing_list: float = 0.0
     slow_s: float = 2.0
     late_s: float = 20.0
 
     def __post_init__(self) -> None:
-        chances = (self.refused, self.lost_request, self.lost_reply, self.late)
+        chances = (self.refused, self.lost_request, self.lost_reply, self.late, self.failed)
         rest = (self.slow, self.failing_list)
         if min(*chances, *rest) < 0 or max(sum(chances), *rest) > 1:
             raise ValueError(f"{self}: chances lie between 0 and 1, and exclude each other")
+
+    def draw(self, generator: random.Random) -> Drawn:
+        """What becomes of the next request."""
+        slow_s = 0.0
+        if self.slow and generator.random() < self.slow:
+            slow_s = generator.random() * self.slow_s
+        chance = generator.random()
+        for fate, share in (
+            (Fate.REFUSED, self.refused),
+            (Fate.LOST_REQUEST, self.lost_request),
+            (Fate.LOST_REPLY, self.lost_reply),
+            (Fate.LATE, self.late),
+            (Fate.FAILED, self.failed),
+        ):
+            if chance < share:
+                late_s = generator.random() * self.late_s if fate is Fate.LATE else 0.0
+                return Drawn(fate, slow_s, late_s)
+            chance -= share
+        return Drawn(Fate.SERVED, slow_s)
+
+    def __str__(self) -> str:
+        default = ServiceFaults()
+        return " ".join(
+            f"{each.name}={getattr(self, each.name)}"
+            for each in fields(self)
+            if getattr(self, each.name) != getattr(default, each.name)
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """A request's fate, and how many seconds later it is served: slow, or after its timeout."""
+
+    fate: Fate
+    slow_s: float = 0.0
+    late_s: float = 0.0
 
 
 NO_FAULTS = ServiceFaults()
@@ -162,6 +217,15 @@ class ObjectStoreSwitch(Switch, Protocol):
 
     def slow_deletes(self, by_s: float) -> None:
         """Let every delete take so many seconds longer; 0 ends it."""
+        ...
+
+    def freeze_listings(self) -> None:
+        """Let each listing be answered as it was first answered since, until :meth:`thaw_listings`:
+        the staleness of S3 before December 2020."""
+        ...
+
+    def thaw_listings(self) -> None:
+        """Let listings tell what there is again."""
         ...
 
     def deny(self, node: str) -> None:

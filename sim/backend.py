@@ -147,10 +147,13 @@ class SimBackend:
 
     def _new_node(self, name: str) -> SimNode:
         seeds = self.loop.seeds
-        disk = SimDisk(self.loop, seeds.child(f"disk/{name}"), self.options.disk)
-        return SimNode(
-            name, disk, SimClock(self.loop, seeds.child(f"clock/{name}"), self.options.clock)
-        )
+
+        def note(**fields: Field) -> None:
+            self.note("fault", {**fields, "target": name})
+
+        disk = SimDisk(self.loop, seeds.child(f"disk/{name}"), self.options.disk, note)
+        clock = SimClock(self.loop, seeds.child(f"clock/{name}"), self.options.clock, note)
+        return SimNode(name, disk, clock)
 
     def _ports(self, node: SimNode, incarnation: Incarnation) -> Ports:
         name = f"entropy/{node.name}/{incarnation.number}"

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from harness.backend import HARNESS
+from harness.fault_ports import NO_FAULTS
 from sim.broker_store import BrokerStore
 from sim.broker_view import BrokerView
 from sim.broker_watch import Watch
@@ -65,8 +66,12 @@ class SimBroker:
 
     # Fault verbs
 
+    def _note(self, verb: str, **fields: str) -> None:
+        self.loop.observe(HARNESS, "fault", {"verb": verb, "target": "broker", **fields})
+
     def outage(self) -> None:
         """Requests fail or hang and streams break until :meth:`restore`; leases stand still."""
+        self._note("outage")
         self.service.outage()
         self.store.freeze()
         for watch in self._alive():
@@ -75,11 +80,13 @@ class SimBroker:
 
     def restore(self) -> None:
         """End an outage; every lease has its whole time before it again."""
+        self._note("restore")
         self.service.restore()
         self.store.thaw()
 
     def cut(self, node: str) -> None:
         """A black hole between one node and the broker; its leases run out if it lasts."""
+        self._note("cut", source=node)
         self.service.cut(node)
         for watch in self._alive():
             if watch.caller.node == node:
@@ -87,6 +94,7 @@ class SimBroker:
 
     def heal(self, node: str) -> None:
         """Undo :meth:`cut`; streams that were not given up meanwhile deliver what waited."""
+        self._note("heal", source=node)
         self.service.heal(node)
         for watch in self._alive():
             if watch.caller.node == node:
@@ -94,6 +102,7 @@ class SimBroker:
 
     def half_open(self, node: str) -> None:
         """The node's streams fall silent, requests still work, until its keep-alive notices."""
+        self._note("half_open", source=node)
         for watch in self._alive():
             if watch.caller.node == node and not watch.mute:
                 watch.mute = True
@@ -111,14 +120,23 @@ class SimBroker:
     def inject(self, faults: ServiceFaults) -> None:
         """Let requests of every node fail by chance; ``NO_FAULTS`` ends it."""
         self.service.inject(faults)
+        if faults == NO_FAULTS:
+            self._note("end", fault="inject")
+        else:
+            self._note("inject", chances=str(faults))
 
     def lag_watches(self, by_s: float) -> None:
         """Let every change reach watchers so much later; 0 ends it."""
         assert by_s >= 0, f"changes cannot arrive {by_s} s later"
         self._lagged_by_s = by_s
+        if by_s:
+            self._note("lag_watches", by_s=str(by_s))
+        else:
+            self._note("end", fault="lag_watches")
 
     def expire_leases(self, prefix: str) -> None:
         """Let the lease of every key with this prefix run out now."""
+        self._note("expire_leases", prefix=prefix)
         for key in self.store.range(prefix):
             if self.store.range(key):  # Several keys may be on one lease.
                 self.expire(key)

@@ -9,6 +9,8 @@ import asyncio
 import random
 from dataclasses import dataclass
 
+from harness.fault_ports import Note
+
 DEFAULT_EPOCH_US = 2_000_000_000_000_000
 """2033-05-18 03:33:20 UTC, in microseconds since the Unix epoch."""
 
@@ -34,17 +36,25 @@ class SimClock:
         loop: asyncio.AbstractEventLoop,
         generator: random.Random,
         options: ClockOptions = ClockOptions(),
+        note: Note = lambda **_: None,
     ) -> None:
         self._loop = loop
+        self._note = note
+        self._ahead_us = 0
+        self._wrong = False
         self._drift_ppm = generator.uniform(-options.drift_ppm_max, options.drift_ppm_max)
         self._since_s = loop.time()
         self._then_us = options.epoch_us + generator.randint(
             -options.offset_us_max, options.offset_us_max
         )
-        self.effects = {"clock_jumps": 0, "drift_changes": 0}
+        self.effects = {"clock_jumps": 0, "drift_changes": 0, "times_told_wrong": 0}
 
     def wall_us(self) -> int:
         """Microseconds since the Unix epoch, as this node believes."""
+        self.effects["times_told_wrong"] += self._wrong
+        return self._told_us()
+
+    def _told_us(self) -> int:
         elapsed_us = (self._loop.time() - self._since_s) * 1e6
         return self._then_us + round(elapsed_us * (1.0 + self._drift_ppm / 1e6))
 
@@ -52,7 +62,10 @@ class SimClock:
         """Set the clock forward or, with a negative number, back."""
         self._rebase()
         self._then_us += by_us
+        self._ahead_us += by_us
+        self._wrong = self._ahead_us != 0
         self.effects["clock_jumps"] += 1
+        self._note(verb="clock_jump", by_us=by_us)
 
     def drift(self, ppm: float) -> None:
         """Make the clock run fast (positive) or slow from now on, without a jump."""
@@ -60,8 +73,13 @@ class SimClock:
             raise ValueError(f"a drift of {ppm} ppm stops the clock or runs it backwards")
         self._rebase()
         self._drift_ppm = ppm
+        self._wrong = ppm != 0.0 or self._ahead_us != 0
         self.effects["drift_changes"] += 1
+        if ppm:
+            self._note(verb="clock_drift", ppm=str(ppm))
+        else:
+            self._note(verb="end", fault="clock_drift")
 
     def _rebase(self) -> None:
-        self._then_us = self.wall_us()
+        self._then_us = self._told_us()
         self._since_s = self._loop.time()

@@ -12,6 +12,7 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from harness.fault_ports import Note
 from sim.disk_faults import (
     STRIKES,
     SYNCS,
@@ -47,8 +48,10 @@ class SimDisk:
         loop: SimLoop,
         generator: random.Random,
         options: DiskOptions = DiskOptions(),  # noqa: B008 (frozen)
+        note: Note = lambda **_: None,
     ) -> None:
         self.loop = loop
+        self._note = note
         self.generator = generator
         self.options = options
         self.names = Names()
@@ -79,6 +82,7 @@ class SimDisk:
 
     def crash_host(self, loss: Loss = Loss.RANDOM) -> None:
         """The host lost power: what was not synced survives only as ``loss`` decides."""
+        self._note(verb="power_loss", loss=loss.name)
         self.effects["host_crashes"] += 1
         self.effects["names_lost"] += self.names.crash(loss, self.generator)
         for _, inode in self.names.files():
@@ -104,11 +108,13 @@ class SimDisk:
             raise ValueError(f"times is {times}; arm a fault for one call or more")
         self._armed.append(ArmedFault(fault, strikes, path_prefix, times))
         self.hindered = True
+        self._note(verb="arm", what=fault.name, times=times)
 
     def disarm(self) -> None:
         """Forget every armed fault that has not struck."""
         self._armed.clear()
         self._weigh()
+        self._note(verb="end", fault="arm")
 
     def stall(self, *, syncs_only: bool = False) -> None:
         """Let no call return until :meth:`resume`, the device hangs; the page cache may not."""
@@ -116,6 +122,7 @@ class SimDisk:
         self._stalled = SYNCS if syncs_only else frozenset(DiskOperation)
         self._stall = self.loop.create_future()
         self.hindered = True
+        self._note(verb="stall", what="syncs" if syncs_only else "every call")
 
     def resume(self) -> None:
         """End a stall; the calls that hung go on."""
@@ -123,6 +130,7 @@ class SimDisk:
         settle(self._stall, None)
         self._stall = None
         self._weigh()
+        self._note(verb="end", fault="stall")
 
     def limit(self, capacity_bytes: int | None) -> None:
         """Change the capacity; below what is used, only growth fails. ``None``: no limit."""
@@ -137,12 +145,17 @@ class SimDisk:
         offset = self.generator.randrange(len(inode.cache)) if offset is None else offset
         inode.rot(offset, self.generator.randrange(8))
         self.effects["bits_flipped"] += 1
+        self._note(verb="rot", path=path)
         return offset
 
     def fill(self, free_bytes: int | None) -> None:
         """Leave so many bytes free, whatever the capacity was; ``None`` gives that back."""
         filled = None if free_bytes is None else self._used_bytes + free_bytes
         self.limit(self.options.capacity_bytes if filled is None else filled)
+        if free_bytes is None:
+            self._note(verb="end", fault="fill")
+        else:
+            self._note(verb="fill", free_bytes=free_bytes)
 
     def rot_some(self, part: str) -> str | None:
         """Flip one bit of some file whose path contains ``part``; its path, ``None`` if none."""
@@ -157,7 +170,7 @@ class SimDisk:
 
     def wipe(self) -> None:
         """Erase everything, as a new disk in the same host."""
-        self.restore(DiskImage({}, ()))
+        self._become(DiskImage({}, ()))
 
     def snapshot(self) -> DiskImage:
         """A copy of everything the host can see now."""
@@ -166,6 +179,10 @@ class SimDisk:
 
     def restore(self, image: DiskImage) -> None:
         """Swap in a copy taken earlier; all of it is durable."""
+        self._become(image)
+        self._note(verb="restore_copy")
+
+    def _become(self, image: DiskImage) -> None:
         self.names = Names()
         for path in image.directories:
             self.names.make_directory(path)

@@ -11,6 +11,8 @@ import random
 from bisect import bisect_left, insort
 from dataclasses import dataclass, field
 
+from harness.backend import HARNESS
+from harness.fault_ports import NO_FAULTS
 from sim.latency import Latency, LogNormal
 from sim.loop import SimLoop
 from sim.service import Caller, Service, ServiceFaults, ServiceOptions
@@ -98,7 +100,9 @@ class SimObjectStore:
     ) -> None:
         self.options = options or ObjectStoreOptions()
         self.bucket = Bucket()
+        self.loop = loop
         self.service = Service(loop, generator, ObjectStoreError, self.options.service)
+        self._frozen: dict[str, list[ObjectInfo]] | None = None
         self.delete_s = self.options.delete.sampler(generator)
         self.deletes_slowed_by_s = 0.0
 
@@ -110,10 +114,17 @@ class SimObjectStore:
         """The bucket itself, past every fault and in no time."""
         return AdminObjects(self.bucket)
 
+    def _note(self, verb: str, **fields: str) -> None:
+        self.loop.observe(HARNESS, "fault", {"verb": verb, "target": "s3", **fields})
+
     def slow_deletes(self, by_s: float) -> None:
         """Let every delete take so many seconds longer; 0 ends it."""
         assert by_s >= 0, f"deletes cannot be slowed by {by_s} s"
         self.deletes_slowed_by_s = by_s
+        if by_s:
+            self._note("slow_deletes", by_s=str(by_s))
+        else:
+            self._note("end", fault="slow_deletes")
 
     def slowed_s(self) -> float:
         """How much longer this delete takes; counted."""
@@ -121,33 +132,62 @@ class SimObjectStore:
             self.service.effects["deletes_slowed"] += 1
         return self.deletes_slowed_by_s
 
+    def freeze_listings(self) -> None:
+        """Let each listing be answered as it was first answered since."""
+        self._frozen = {}
+        self._note("freeze_listings")
+
+    def thaw_listings(self) -> None:
+        """Let listings tell what there is again."""
+        self._frozen = None
+        self._note("end", fault="freeze_listings")
+
+    def listed(self, prefix: str) -> list[ObjectInfo]:
+        """What a node is told of the keys with a prefix; counted if it is stale."""
+        found = self.bucket.list(prefix)
+        if self._frozen is None:
+            return found
+        told = self._frozen.setdefault(prefix, found)
+        self.service.effects["listings_stale"] += told != found
+        return list(told)
+
     def inject(self, faults: ServiceFaults) -> None:
         """Let requests of every node fail by chance; ``NO_FAULTS`` ends it."""
         self.service.inject(faults)
+        if faults == NO_FAULTS:
+            self._note("end", fault="inject")
+        else:
+            self._note("inject", chances=str(faults))
 
     def deny(self, node: str) -> None:
         """A node has wrong credentials, until :meth:`allow`."""
         self.service.deny(node)
+        self._note("deny", source=node)
 
     def allow(self, node: str) -> None:
         """Undo :meth:`deny`."""
         self.service.allow(node)
+        self._note("end", fault="deny", source=node)
 
     def cut(self, node: str) -> None:
         """A black hole between a node and the bucket, until :meth:`heal`."""
         self.service.cut(node)
+        self._note("cut", source=node)
 
     def heal(self, node: str) -> None:
         """Undo :meth:`cut`."""
         self.service.heal(node)
+        self._note("heal", source=node)
 
     def outage(self) -> None:
         """Every operation fails or hangs until :meth:`restore`."""
         self.service.outage()
+        self._note("outage")
 
     def restore(self) -> None:
         """End an outage."""
         self.service.restore()
+        self._note("restore")
 
     def effects(self) -> dict[str, int]:
         """Counters of what the faults did."""
@@ -209,7 +249,7 @@ class ObjectStoreView:
         def listing() -> list[ObjectInfo]:
             if store.service.fails_listing(node):
                 raise ObjectStoreError(f"list of {prefix!r} failed: internal error")
-            return store.bucket.list(prefix)
+            return store.listed(prefix)
 
         return await store.service.request(self._caller, f"list of {prefix!r}", listing)
 

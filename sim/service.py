@@ -9,13 +9,14 @@ request, not the task that made it: a request of a node that died meanwhile may 
 from __future__ import annotations
 
 import asyncio
-import enum
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from harness.fault_ports import NO_FAULTS as NO_FAULTS
+from harness.fault_ports import Fate
 from harness.fault_ports import ServiceFaults as ServiceFaults
 from sim.latency import Latency, LogNormal, Skewed
 from sim.loop import SimLoop
@@ -45,16 +46,6 @@ class Caller:
 
     node: str
     holder: Holder
-
-
-class Fate(enum.Enum):
-    """What becomes of a request; drawn when it is sent."""
-
-    SERVED = "it is served"
-    REFUSED = "an error answer comes back and nothing happens"
-    LOST_REQUEST = "it never arrives"
-    LOST_REPLY = "it is served and the reply is lost"
-    LATE = "it is served after its client stopped waiting"
 
 
 class Service:
@@ -162,23 +153,10 @@ class Service:
         faults = self._faults.get(node) or self._faults.get(None, NO_FAULTS)
         if faults is NO_FAULTS:
             return Fate.SERVED, 0.0
-        extra_s = 0.0
-        if faults.slow and self.generator.random() < faults.slow:
-            extra_s = self.generator.random() * faults.slow_s
-            self.effects["calls_slowed"] += 1
-        chance = self.generator.random()
-        for fate, share in (
-            (Fate.REFUSED, faults.refused),
-            (Fate.LOST_REQUEST, faults.lost_request),
-            (Fate.LOST_REPLY, faults.lost_reply),
-            (Fate.LATE, faults.late),
-        ):
-            if chance < share:
-                late_s = self.generator.random() * faults.late_s if fate is Fate.LATE else 0.0
-                self.effects["calls_postponed"] += fate is Fate.LATE
-                return fate, extra_s + late_s
-            chance -= share
-        return Fate.SERVED, extra_s
+        drawn = faults.draw(self.generator)
+        self.effects["calls_slowed"] += drawn.slow_s > 0
+        self.effects["calls_postponed"] += drawn.fate is Fate.LATE
+        return drawn.fate, drawn.slow_s + drawn.late_s
 
 
 _EFFECTS = (
@@ -188,8 +166,10 @@ _EFFECTS = (
     "calls_postponed",
     "calls_slowed",
     "deletes_slowed",
+    "errors_answered",
     "late_effects",
     "listings_failed",
+    "listings_stale",
     "orphans_applied",
     "orphans_dropped",
     "replies_lost",
@@ -254,6 +234,9 @@ class Request:
             service.effects["calls_cut"] += 1
             self._time_out()
             return
+        if self._fate is Fate.FAILED:
+            self._fail()
+            return
         try:
             outcome = self._effect()
         except PortError as error:
@@ -265,6 +248,18 @@ class Request:
             self._time_out()
         elif not orphan:
             after(service.loop.environment, service.travel_s(), lambda: self._arrive_back(outcome))
+
+    def _fail(self) -> None:
+        """The service breaks down on the request, half of the times after it took effect."""
+        service = self._service
+        service.effects["errors_answered"] += 1
+        if service.generator.random() < 0.5:
+            with suppress(PortError):
+                self._effect()
+        error = service.error(
+            f"{self._what} failed: internal error", may_have_happened=self._changes
+        )
+        after(service.loop.environment, service.travel_s(), lambda: self._arrive_back(error))
 
     def _arrive_back(self, outcome: object) -> None:
         if self._service.unreachable(self._caller.node):
