@@ -1,7 +1,7 @@
 """An S3 bucket through aiobotocore; implements ``storage.ports.ObjectStore``.
 
-One client per node, made on first use. botocore's own retries are off: a node decides itself when
-to try again, and an error must reach it while it still means something.
+One client per node, made on first use. botocore's and aiohttp's own retries are off: a node decides
+itself when to try again, and an error must reach it while it still means something.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any
 
 import aiohttp
 from aiobotocore.config import AioConfig
+from aiobotocore.httpsession import AIOHTTPSession
 from aiobotocore.session import AioSession, get_session
 from botocore.exceptions import (
     BotoCoreError,
@@ -82,6 +83,16 @@ class S3Options:
 
     def __repr__(self) -> str:
         return f"S3Options({self.endpoint}/{self.bucket}, prefix {self.key_prefix!r})"
+
+
+class _OnceOnly(AIOHTTPSession):  # type: ignore[misc]
+    """Sends each request once. aiohttp repeats one whose connection broke before the answer came;
+    a conditional put that had succeeded would then be told that it lost against itself."""
+
+    async def _get_session(self, proxy_url: str | None) -> aiohttp.ClientSession:
+        session: aiohttp.ClientSession = await super()._get_session(proxy_url)
+        session._retry_connection = False
+        return session
 
 
 class S3ObjectStore:
@@ -216,6 +227,7 @@ class S3ObjectStore:
                 request_checksum_calculation="when_required",
                 response_checksum_validation="when_required",
                 parameter_validation=False,
+                http_session_cls=_OnceOnly,
             ),
         )
 
