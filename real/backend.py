@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import random
 import shutil
@@ -18,27 +19,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from harness.backend import HARNESS, Ability, Event, LogLine, Network, NodeSpec
+from harness.backend import HARNESS, Event, LogLine, Network, NodeSpec
 from harness.errors import HarnessError, NodeDied, NotLive
 from harness.fault_ports import BrokerSwitch, Loss, ObjectStoreSwitch
+from real.abilities import abilities
 from real.evidence import Evidence
 from real.fault_page import NodeFaults
 from real.loop import NamedHostLoop
-from real.network import HubClient, HubNetwork, ServiceSwitch
+from real.network import HubClient, HubNetwork
 from real.node_main import NodePlan
 from real.node_process import NodeProcess
 from real.run_directory import RunDirectory
-from real.run_services import BROKER, S3, RunServices
+from real.run_services import RunServices
+from real.service_switch import EtcdSwitch, S3Switch
 from real.session import RealSession
 from storage.events import Field
 from storage.ports import Broker, ObjectStore
 
 logger = logging.getLogger(__name__)
 STOP_AT_CLOSE_S = 5.0
-ABILITIES = frozenset(
-    {Ability.DISK_FAULTS, Ability.DISK_COPIES, Ability.CLOCK_FAULTS, Ability.SERVICE_LINKS}
-)
-"""Beyond the least; PostgreSQL comes on top where there is one."""
 
 
 @dataclass(frozen=True)
@@ -84,19 +83,25 @@ class RealBackend:
         try:
             self.hub_pid, self._hub = self._start_hub()
             loop.join(self._hub.address, HARNESS)
-            self._services = RunServices(session.services, self._hub, self._directory.name)
+            generator = random.Random(f"{self._options.seed}/services")
+            self._services = RunServices(
+                session.services, self._hub, self._directory.name, generator
+            )
         except BaseException:
             self._abandon()
             raise
-        self._network = HubNetwork(self._hub, self._evidence.note_fault)
-        self._switches = {
-            name: ServiceSwitch(self._hub, name, self._evidence.note_fault) for name in (S3, BROKER)
-        }
+        note = self._evidence.note_fault
+        self._network = HubNetwork(self._hub, note)
+        self._s3 = S3Switch(
+            self._hub, note, self._services.proxy, linked=self._services.s3_is_linked
+        )
+        self._etcd = EtcdSwitch(self._hub, note, self._services.leases)
+        self._etcd.nodes = lambda: self._services.nodes
         self.network: Network = self._network
-        self.object_store: ObjectStoreSwitch = self._switches[S3]
-        self.broker: BrokerSwitch = self._switches[BROKER]
-        postgres = {Ability.POSTGRES} if session.has_postgres else set()
-        self.abilities: frozenset[Ability] = frozenset(ABILITIES | postgres)
+        self.object_store: ObjectStoreSwitch = self._s3
+        self.broker: BrokerSwitch = self._etcd
+        has_proxy = self._services.proxy is not None
+        self.abilities = abilities(has_postgres=session.has_postgres, has_s3_proxy=has_proxy)
 
     def _start_hub(self) -> tuple[int, HubClient]:
         control, remote = socket.socketpair()
@@ -225,13 +230,15 @@ class RealBackend:
     async def kill(self, name: str, *, host: bool = False, loss: Loss = Loss.RANDOM) -> None:
         """SIGKILL; with ``host`` its connections fall silent first, so that no peer is told.
 
-        The operating system goes on, so nothing that was written is lost, whatever ``loss`` says.
+        The operating system goes on, so only what was written while syncs were stalled is lost.
         """
         process = self._live(name)
         if host:
             self._hub.ask("darken", host=name)
             self._node(name).dark = True
         process.kill()
+        if host and name in self._faults:
+            self._faults[name].lose_power(loss)
 
     async def pause(self, name: str) -> None:
         """SIGSTOP."""
@@ -265,8 +272,17 @@ class RealBackend:
         self._node(name)
         if name not in self._faults:
             generator = random.Random(f"{self._options.seed}/faults/{name}")
-            self._faults[name] = NodeFaults(self._directory.of_node(name), generator)
+            self._faults[name] = NodeFaults(
+                self._directory.of_node(name),
+                generator,
+                functools.partial(self._evidence.note_fault, target=name),
+                functools.partial(self._held_still, name),
+            )
         return self._faults[name]
+
+    def _held_still(self, name: str) -> contextlib.AbstractContextManager[None]:
+        process = self._node(name).process
+        return contextlib.nullcontext() if process is None else process.held_still()
 
     def clock(self, name: str) -> NodeFaults:
         """Faults of a node's wall clock."""
@@ -292,8 +308,8 @@ class RealBackend:
         """Counters of what every fault did so far, as ``"network.bytes_cut"``."""
         counters: dict[str, Mapping[str, int]] = {
             "network": self._network.effects(),
-            "object_store": self._switches[S3].effects(),
-            "broker": self._switches[BROKER].effects(),
+            "object_store": self._s3.effects(),
+            "broker": self._etcd.effects(),
         }
         for node, faults in self._faults.items():
             counters[f"disk/{node}"] = faults.effects
@@ -343,8 +359,8 @@ class RealBackend:
             await self._services.close()
             self._evidence.seal(self._hub)
             self._network.seal()
-            for switch in self._switches.values():
-                switch.seal()
+            self._s3.seal()
+            self._etcd.seal()
         except Exception:
             logger.exception("closing the run went wrong, killing instead")
         finally:

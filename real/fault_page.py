@@ -13,11 +13,14 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 from harness.errors import HarnessError
-from harness.fault_ports import DiskFault
+from harness.fault_ports import DiskFault, Loss, Note
+from real import power_loss
 
 PAGE_BYTES = 4096
 NANO_PER_MICRO = 1000
@@ -40,6 +43,7 @@ class Slot(enum.IntEnum):
     SYNCS_DROPPED = 35
     WRITES_MISDIRECTED = 36
     WRITES_REFUSED = 37
+    TIMES_TOLD_WRONG = 38
 
 
 FAULT_ORDER = tuple(DiskFault)
@@ -87,13 +91,25 @@ class FaultPage:
 
 
 class NodeFaults:
-    """``harness.fault_ports.NodeDisk`` and ``NodeClock`` of one real node."""
+    """``harness.fault_ports.NodeDisk`` and ``NodeClock`` of one real node.
 
-    def __init__(self, directory: Path, generator: random.Random) -> None:
+    ``hold_still`` freezes the node's process while its disk is copied.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        generator: random.Random,
+        note: Note = lambda **_: None,
+        hold_still: Callable[[], AbstractContextManager[None]] = nullcontext,
+    ) -> None:
         self._directory = directory
         self._page = FaultPage(directory / "faults")
         self._generator = generator
-        self._own = {"bits_flipped": 0, "clock_jumps": 0, "drift_changes": 0, "copies_restored": 0}
+        self._note = note
+        self._hold_still = hold_still
+        self._durable: power_loss.DurableCopy | None = None
+        self._own: Counter[str] = Counter()
 
     @property
     def effects(self) -> Mapping[str, int]:
@@ -110,28 +126,49 @@ class NodeFaults:
         assert times > 0, f"a fault armed {times} times"
         self._page[Slot.ARMED + FAULT_ORDER.index(fault)] += times
         self._weigh()
+        self._note(verb="arm", what=fault.name, times=times)
 
     def disarm(self) -> None:
         """Forget every armed fault that has not struck."""
         for number in range(len(FAULT_ORDER)):
             self._page[Slot.ARMED + number] = 0
         self._weigh()
+        self._note(verb="end", fault="arm")
 
     def stall(self, *, syncs_only: bool = False) -> None:
         """Let no call return until :meth:`resume`, or no sync: writes then pile up in memory."""
         self._page[Slot.STALLED] = 2 if syncs_only else 1
         self._weigh()
+        self._note(verb="stall", what="syncs" if syncs_only else "every call")
+        if syncs_only:
+            with self._hold_still():
+                target = Path(tempfile.mkdtemp(prefix="durable-", dir=self._directory)) / "disk"
+                self._durable = power_loss.DurableCopy.take(self.disk, target)
 
     def resume(self) -> None:
         """End a stall."""
         self._page[Slot.STALLED] = 0
         self._weigh()
+        durable, self._durable = self._durable, None
+        if durable is not None:
+            shutil.rmtree(durable.directory.parent, ignore_errors=True)
+        self._note(verb="end", fault="stall")
+
+    def lose_power(self, loss: Loss) -> None:
+        """The machine of a killed process died: what was written since syncs hang is lost."""
+        self._note(verb="power_loss", loss=loss.name)
+        if self._durable is not None:
+            self._own += power_loss.lose(self.disk, self._durable, loss, self._generator)
 
     def fill(self, free_bytes: int | None) -> None:
         """Leave so many bytes for writes; ``None`` frees the disk again."""
         self._page[Slot.FULL] = int(free_bytes is not None)
         self._page[Slot.FREE_BYTES] = free_bytes or 0
         self._weigh()
+        if free_bytes is None:
+            self._note(verb="end", fault="fill")
+        else:
+            self._note(verb="fill", free_bytes=free_bytes)
 
     def _weigh(self) -> None:
         armed = any(self._page[Slot.ARMED + number] for number in range(len(FAULT_ORDER)))
@@ -154,6 +191,7 @@ class NodeFaults:
             file.seek(-1, 1)
             file.write(bytes([byte]))
         self._own["bits_flipped"] += 1
+        self._note(verb="rot", path=str(path.relative_to(self.disk)))
         return str(path.relative_to(self.disk))
 
     def snapshot(self) -> Path:
@@ -171,18 +209,24 @@ class NodeFaults:
         if (image / "disk").exists():
             shutil.copytree(image / "disk", self.disk)
         self._own["copies_restored"] += 1
+        self._note(verb="restore_copy")
 
     def jump(self, by_us: int) -> None:
         """Set the clock forward or, with a negative number, back."""
         self._rebase()
         self._page[Slot.OFFSET_US] += by_us
         self._own["clock_jumps"] += 1
+        self._note(verb="clock_jump", by_us=by_us)
 
     def drift(self, ppm: float) -> None:
         """Make the clock run fast (positive) or slow from now on; 0 makes it right."""
         self._rebase()
         self._page[Slot.DRIFT_PPB] = round(ppm * 1000)
         self._own["drift_changes"] += 1
+        if ppm:
+            self._note(verb="clock_drift", ppm=str(ppm))
+        else:
+            self._note(verb="end", fault="clock_drift")
 
     def _rebase(self) -> None:
         now_ns = time.monotonic_ns()

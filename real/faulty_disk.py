@@ -179,4 +179,7 @@ class FaultyClock:
 
     def wall_us(self) -> int:
         """Microseconds since the Unix epoch, as this node believes."""
-        return self._clock.wall_us() + self._page.wall_error_us(time.monotonic_ns())
+        error_us = self._page.wall_error_us(time.monotonic_ns())
+        if error_us:
+            self._page.count(Slot.TIMES_TOLD_WRONG)
+        return self._clock.wall_us() + error_us

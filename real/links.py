@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import random
 import time
 from collections import Counter
 from pathlib import Path
@@ -16,6 +17,7 @@ MERGE_S = 0.001
 """Bytes of one direction that follow each other closer than this are one message of the log."""
 
 MESSAGES_MAX = 200_000
+_CHANCE = random.Random(0)
 
 
 class MessageLog:
@@ -59,6 +61,7 @@ class Link:
         "cut",
         "delay_s",
         "effects",
+        "fragmentation",
         "held",
         "source",
         "target",
@@ -72,6 +75,7 @@ class Link:
         self.cut = False
         self.held = False
         self.delay_s = 0.0
+        self.fragmentation = 0.0
         self._released = asyncio.Event()
         self._log = log
         self._pending_s = 0.0
@@ -79,14 +83,21 @@ class Link:
         self._pending_lost = False
 
     def set_faults(
-        self, *, cut: bool | None = None, held: bool | None = None, delay_s: float | None = None
+        self,
+        *,
+        cut: bool | None = None,
+        held: bool | None = None,
+        delay_s: float | None = None,
+        fragmentation: float | None = None,
     ) -> None:
         """Change some faults, keep the others."""
         self.cut = self.cut if cut is None else cut
         self.held = self.held if held is None else held
         self.delay_s = self.delay_s if delay_s is None else delay_s
+        self.fragmentation = self.fragmentation if fragmentation is None else fragmentation
         assert self.delay_s >= 0, f"a delay of {self.delay_s} s"
-        self.clear = not (self.cut or self.held or self.delay_s)
+        assert 0 <= self.fragmentation <= 1, f"a chance of {self.fragmentation}"
+        self.clear = not (self.cut or self.held or self.delay_s or self.fragmentation)
         if self.cut or not self.held:
             self._released.set()
             self._released = asyncio.Event()
@@ -105,6 +116,13 @@ class Link:
         if self._pending_bytes:
             self._log.add(self._pending_s, self, self._pending_bytes, self._pending_lost)
             self._pending_bytes = 0
+
+    def split_at(self, size: int) -> int:
+        """Where this write breaks in two, or 0 if it arrives whole."""
+        if size < 2 or not self.fragmentation or _CHANCE.random() >= self.fragmentation:
+            return 0
+        self.effects["writes_broken"] += 1
+        return _CHANCE.randrange(1, size)
 
     async def cross(self) -> bool:
         """Let one packet of a handshake cross; ``False`` when it vanished."""

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from harness.errors import HarnessError, UnsupportedFault
-from harness.fault_ports import LinkFaults, ServiceFaults
+from harness.fault_ports import CALM, LinkFaults, Note
 
 ANSWER_S_MAX = 10.0
 
@@ -59,7 +60,7 @@ class HubClient:
 class HubNetwork:
     """``harness.backend.Network`` over the hub; ``note`` is told of each fault as it is made."""
 
-    def __init__(self, hub: HubClient, note: Callable[..., None]) -> None:
+    def __init__(self, hub: HubClient, note: Note) -> None:
         self._hub = hub
         self._note = note
         self._final: Mapping[str, int] | None = None
@@ -84,8 +85,12 @@ class HubNetwork:
         self._fault("delay", source, target, both, delay_s=seconds)
 
     def disturb(self, source: str, target: str, chances: LinkFaults, *, both: bool = True) -> None:
-        """Not here: the hub forwards streams, and the kernel cuts them as it likes."""
-        raise UnsupportedFault(f"the real world cannot break writes on {source} → {target}")
+        """Break writes in two by chance; ``CALM`` ends it. Streams are all that the hub forwards:
+        ``UnsupportedFault`` for faults of datagrams."""
+        if replace(chances, fragmentation=0.0) != CALM:
+            raise UnsupportedFault("the hub of the real world forwards streams, not datagrams")
+        verb = "calm" if chances == CALM else "disturb"
+        self._fault(verb, source, target, both, fragmentation=chances.fragmentation)
 
     def heal(self, source: str, target: str, *, both: bool = True) -> None:
         """Undo every fault of the link."""
@@ -99,88 +104,6 @@ class HubNetwork:
     def effects(self) -> Mapping[str, int]:
         """What the faults did so far."""
         return self._final if self._final is not None else dict(self._hub.ask("effects"))
-
-    def seal(self) -> None:
-        """Remember the effects; the hub is about to end."""
-        self._final = self.effects()
-
-
-class ServiceSwitch:
-    """``harness.backend.Switch`` of a shared service: faults on every link to its name."""
-
-    def __init__(
-        self, hub: HubClient, target: str, note: Callable[..., None], *, linked: bool = True
-    ) -> None:
-        self._hub = hub
-        self._target = target
-        self._note = note
-        self._linked = linked
-        self._final: Mapping[str, int] | None = None
-
-    def outage(self) -> None:
-        """Reset every connection to the service and refuse new ones.
-
-        ``UnsupportedFault`` for a service that is reached by TLS, and so not through the hub.
-        """
-        if not self._linked:
-            raise UnsupportedFault(
-                f"{self._target} is reached by https, past the hub that makes outages; "
-                "name it by http:// to have them"
-            )
-        self._hub.ask("outage", target=self._target)
-        self._note(verb="outage", target=self._target)
-
-    def restore(self) -> None:
-        """End the outage."""
-        self._hub.ask("restore", target=self._target)
-        self._note(verb="restore", target=self._target)
-
-    def cut(self, node: str) -> None:
-        """A black hole between a node and the service, until :meth:`heal`."""
-        self._hub.ask("fault", links=[[node, self._target], [self._target, node]], cut=True)
-        self._note(verb="cut", source=node, target=self._target, both=True)
-
-    def heal(self, node: str) -> None:
-        """Undo :meth:`cut`."""
-        self._hub.ask("fault", links=[[node, self._target], [self._target, node]], cut=False)
-        self._note(verb="heal", source=node, target=self._target, both=True)
-
-    def inject(self, faults: ServiceFaults) -> None:
-        """Not here: the hub does not know one request from another."""
-        raise self._unsupported("fail single requests")
-
-    def slow_deletes(self, by_s: float) -> None:
-        """Not here."""
-        raise self._unsupported("slow down deletes")
-
-    def deny(self, node: str) -> None:
-        """Not here: every node of a run has the same credentials."""
-        raise self._unsupported("take one node's credentials away")
-
-    def allow(self, node: str) -> None:
-        """Not here."""
-        raise self._unsupported("give credentials back")
-
-    def half_open(self, node: str) -> None:
-        """Not here: streams and requests share a connection."""
-        raise self._unsupported("silence streams alone")
-
-    def lag_watches(self, by_s: float) -> None:
-        """Not here."""
-        raise self._unsupported("let watches lag")
-
-    def expire_leases(self, prefix: str) -> None:
-        """Not here: etcd's own leases belong to their owners."""
-        raise self._unsupported("let leases run out")
-
-    def _unsupported(self, what: str) -> UnsupportedFault:
-        return UnsupportedFault(f"the real world cannot {what} at {self._target}")
-
-    def effects(self) -> Mapping[str, int]:
-        """What the outages did so far."""
-        if self._final is not None:
-            return self._final
-        return dict(self._hub.ask("effects", target=self._target))
 
     def seal(self) -> None:
         """Remember the effects; the hub is about to end."""

@@ -6,12 +6,25 @@ import asyncio
 import contextlib
 import json
 import socket
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from signal import Signals
 
 from harness.errors import HarnessError
 from real.forkclient import ForkClient
 from real.node_main import NodePlan
+
+STOPPED_S_MAX = 5.0
+
+
+def _is_stopped(pid: int) -> bool:
+    """Whether the kernel says of every thread that it is stopped; proc(5)."""
+    states = []
+    for thread in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(OSError):
+            states.append((thread / "stat").read_text().rpartition(")")[2].split()[0])
+    return all(state == "T" for state in states)
 
 
 class NodeProcess:
@@ -30,6 +43,7 @@ class NodeProcess:
         self._on_state = on_state
         self._loop = asyncio.get_running_loop()
         self._buffer = b""
+        self._is_paused = False
         self._channel, remote = socket.socketpair()
         try:
             with remote:
@@ -95,6 +109,24 @@ class NodeProcess:
         """Send a signal to the process and all below it."""
         if self.running:
             self._forks.signal_tree(self.pid, number)
+            self._is_paused = number is Signals.SIGSTOP
+
+    @contextlib.contextmanager
+    def held_still(self) -> Iterator[None]:
+        """Meanwhile no thread of the process runs, and none is within a system call."""
+        if self._is_paused or not self.running:
+            yield
+            return
+        self.signal_tree(Signals.SIGSTOP)
+        try:
+            deadline_s = time.monotonic() + STOPPED_S_MAX
+            while not _is_stopped(self.pid):
+                if time.monotonic() > deadline_s:
+                    raise HarnessError(f"process {self.pid} does not stop in {STOPPED_S_MAX} s")
+                time.sleep(0.0005)
+            yield
+        finally:
+            self.signal_tree(Signals.SIGCONT)
 
     def died(self) -> str | None:
         """Why the process ended by itself; ``None`` while it runs or when it was made to end."""

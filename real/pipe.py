@@ -20,6 +20,9 @@ from real.links import Link
 WINDOW_BYTES = 4 * 1024 * 1024
 """What the hub keeps or swallows per pipe before the sender feels it, like a TCP send buffer."""
 
+FRAGMENT_GAP_S = 0.002
+"""How much later the second piece of a broken write arrives: in a read of its own."""
+
 _BUFFER = bytearray(256 * 1024)
 _VIEW = memoryview(_BUFFER)
 _LINGER_RESET = struct.pack("ii", 1, 0)
@@ -110,7 +113,10 @@ class Pipe:
         else:
             self.link.record(size)
             self._count_late(size)
-            self._enqueue(bytes(_VIEW[:size]))
+            first = self.link.split_at(size)
+            if first:
+                self._enqueue(bytes(_VIEW[:first]))
+            self._enqueue(bytes(_VIEW[first:size]), later_s=FRAGMENT_GAP_S if first else 0.0)
 
     def _swallow(self, size: int) -> None:
         self._swallowed_bytes += size
@@ -135,8 +141,9 @@ class Pipe:
         else:
             self._enqueue(ending)
 
-    def _enqueue(self, payload: bytes | Ending) -> None:
-        due_s = self._loop.time() + self.link.delay_s if self.link.delay_s else 0.0
+    def _enqueue(self, payload: bytes | Ending, *, later_s: float = 0.0) -> None:
+        later_s += self.link.delay_s
+        due_s = self._loop.time() + later_s if later_s else 0.0
         if self._queue:
             due_s = max(due_s, self._queue[-1][0])
         self._queue.append((due_s, payload))

@@ -230,11 +230,12 @@ class Hub:
         cut: bool | None = None,
         held: bool | None = None,
         delay_s: float | None = None,
+        fragmentation: float | None = None,
     ) -> None:
         """Set faults of directions; a cut also silences their established connections."""
         for source, target in links:
             link = self.link(source, target)
-            link.set_faults(cut=cut, held=held, delay_s=delay_s)
+            link.set_faults(cut=cut, held=held, delay_s=delay_s, fragmentation=fragmentation)
             for connection in self._between(source, target):
                 for pipe in connection.pipes():
                     if pipe.link is link:
@@ -245,6 +246,15 @@ class Hub:
         for connection in self._between(source, target):
             self.effects["connections_reset"] += 1
             connection.reset()
+
+    def verb_mute(self, *, source: str, target: str) -> None:
+        """What ``source``, a service, says on connections that exist now gets lost for ever."""
+        muted = self._outages.setdefault(source, Counter())
+        for connection in self._between(source, target):
+            for pipe in connection.pipes():
+                if pipe.link.source == source and not pipe.silent:
+                    muted["streams_muted"] += 1
+                    pipe.silence()
 
     def verb_darken(self, *, host: str) -> None:
         """The machine is gone: its connections fall silent, attempts to reach it vanish."""

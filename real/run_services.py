@@ -1,13 +1,15 @@
 """The shared services as one run sees them: its own prefix, behind links that can be faulted.
 
 Every node reaches S3 and etcd through forwards of its own in the hub, so that its clients, which
-know no cluster hosts, are cut off like any other link. Oracles go past the hub.
+know no cluster hosts, are cut off like any other link; S3 lies behind a proxy that mistreats single
+requests. Oracles go past all that.
 """
 
 from __future__ import annotations
 
 import asyncio
 import dataclasses
+import random
 import socket
 from collections.abc import Mapping
 from typing import Any
@@ -18,6 +20,8 @@ from real.broker import EtcdBroker
 from real.etcd import EtcdOptions
 from real.network import HubClient
 from real.object_store import S3ObjectStore, S3Options
+from real.s3_proxy import S3Proxy
+from real.service_switch import EtcdLeases
 from real.session import Services
 from storage.ports import Broker, ObjectStore
 
@@ -30,32 +34,40 @@ _DELETES_AT_ONCE = 16
 class RunServices:
     """S3 and etcd of one run; ``name`` keeps runs that share them apart."""
 
-    def __init__(self, services: Services | None, hub: HubClient, name: str) -> None:
+    def __init__(
+        self, services: Services | None, hub: HubClient, name: str, generator: random.Random
+    ) -> None:
         self._services = services
+        self._generator = generator
         self._hub = hub
         self._prefix = f"{name}/"
         self._objects: S3ObjectStore | None = None
         self._broker: EtcdBroker | None = None
         self._settings: dict[str, Mapping[str, Any]] = {}
+        self.proxy: S3Proxy | None = None
         self.s3_is_linked = True
+        self.leases: EtcdLeases | None = None
         if services is not None:
             host, _, port = services.etcd.rpartition(":")
-            self._assign(BROKER, host, int(port))
-            self._assign_s3(services.s3)
+            self._assign(BROKER, _address(BROKER, host, int(port)))
+            self.leases = EtcdLeases(services.etcd, self._prefix)
+            self._put_proxy_before(services.s3)
 
-    def _assign_s3(self, options: S3Options) -> None:
+    def _put_proxy_before(self, options: S3Options) -> None:
         url = urlsplit(options.endpoint)
         self.s3_is_linked = url.scheme == "http"
         if self.s3_is_linked:  # TLS would notice a man in the middle, so it goes direct.
             assert url.hostname is not None, options.endpoint
-            self._assign(S3, url.hostname, url.port or 80)
+            server = _address(S3, url.hostname, url.port or 80)
+            self.proxy = S3Proxy(server, self._generator)
 
-    def _assign(self, name: str, host: str, port: int) -> None:
-        try:
-            address = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4]
-        except OSError as error:
-            raise HarnessError(f"cannot find the {name} server {host}:{port}: {error}") from error
-        self._hub.ask("assign", name=name, port=_PORT, address=list(address[:2]))
+    def _assign(self, name: str, address: tuple[str, int], port: int = _PORT) -> None:
+        self._hub.ask("assign", name=name, port=port, address=list(address))
+
+    @property
+    def nodes(self) -> list[str]:
+        """Every node that was given settings."""
+        return list(self._settings)
 
     def settings_for(self, node: str) -> Mapping[str, Any]:
         """The ``settings`` of a node's ports (see :mod:`real.node_ports`), as JSON data."""
@@ -63,9 +75,10 @@ class RunServices:
             return {}
         if node not in self._settings:
             s3 = self._own(self._services.s3)
-            if self.s3_is_linked:
-                endpoint = f"http://{self._forward(node, S3)}"
-                s3 = dataclasses.replace(s3, endpoint=endpoint)
+            if self.proxy is not None:
+                port = _PORT + len(self._settings)
+                self._assign(S3, self.proxy.listen(node), port)
+                s3 = dataclasses.replace(s3, endpoint=f"http://{self._forward(node, S3, port)}")
             etcd = EtcdOptions(self._forward(node, BROKER), self._prefix)
             self._settings[node] = {
                 "s3": dataclasses.asdict(s3),
@@ -76,9 +89,9 @@ class RunServices:
     def _own(self, options: S3Options) -> S3Options:
         return dataclasses.replace(options, key_prefix=options.key_prefix + self._prefix)
 
-    def _forward(self, node: str, service: str) -> str:
-        port = self._hub.ask("forward", source=node, target=service, port=_PORT)
-        return f"127.0.0.1:{port}"
+    def _forward(self, node: str, service: str, port: int = _PORT) -> str:
+        actual = self._hub.ask("forward", source=node, target=service, port=port)
+        return f"127.0.0.1:{actual}"
 
     def _given(self) -> Services:
         if self._services is None:
@@ -99,6 +112,8 @@ class RunServices:
 
     async def close(self) -> None:
         """Remove the run's objects; its keys in etcd run out by themselves."""
+        if self.proxy is not None:
+            await self.proxy.close()
         if self._services is not None:
             await self._remove_objects(self.admin_objects())
         if self._objects is not None:
@@ -111,3 +126,11 @@ class RunServices:
         for start in range(0, len(keys), _DELETES_AT_ONCE):
             batch = keys[start : start + _DELETES_AT_ONCE]
             await asyncio.gather(*(objects.delete(key) for key in batch))
+
+
+def _address(name: str, host: str, port: int) -> tuple[str, int]:
+    try:
+        found = socket.getaddrinfo(host, port, socket.AF_INET, socket.SOCK_STREAM)[0][4]
+    except OSError as error:
+        raise HarnessError(f"cannot find the {name} server {host}:{port}: {error}") from error
+    return str(found[0]), int(found[1])

@@ -8,8 +8,8 @@ from harness.backend import NodeSpec
 from harness.errors import HarnessError, UnsupportedFault
 from real.backend import RealBackend, RealOptions
 from real.loop import NamedHostLoop
-from real.network import ServiceSwitch
 from real.object_store import S3ObjectStore
+from real.service_switch import S3Switch
 from real.session import RealSession
 
 OPTIONS = RealOptions(roles="real.tests.toy_ports:ROLES")
@@ -169,7 +169,7 @@ def test_wrong_credentials_are_one_clear_sentence(session, monkeypatch):
 
 
 def test_an_outage_of_a_service_past_the_hub_is_refused():
-    switch = ServiceSwitch(hub=None, target="s3", note=lambda **_: None, linked=False)
+    switch = S3Switch(hub=None, note=lambda **_: None, proxy=None, linked=False)
 
     with pytest.raises(UnsupportedFault, match="s3 is reached by https"):
         switch.outage()
