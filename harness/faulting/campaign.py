@@ -118,7 +118,8 @@ def _keep_alive(stage: Stage) -> None:
 
     A machine that died in silence never says so, and its peers wait for it until then.
     """
-    names = [node.name for node in stage.cluster.nodes] + list(stage.cluster.endpoints)
+    names = [node.name for node in stage.cluster.nodes]
+    names += [node.name for each in stage.cluster.endpoints.values() for node in each.nodes]
     for number, name in enumerate(names):
         for other in names[number + 1 :]:
             stage.backend.network.reset(name, other)

@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager
 from harness.endpoint_handle import EndpointHandle
 from harness.errors import NodeDied, NotLive
 from harness.faulting.fault import Cast, Fault, Scope, Strike, Undo
+from harness.faulting.process import crash
 from harness.faulting.stage import Stage
 
 TAKEN_OVER_COMMITS = 3
@@ -17,6 +18,10 @@ TAKE_OVER_S_MAX = 20.0
 
 def _draw_compute(cast: Cast, generator: random.Random) -> Strike:
     return Strike((cast.compute,))
+
+
+def _draw_crash(cast: Cast, generator: random.Random) -> Strike:
+    return Strike((cast.compute,), {"host": generator.random() < 0.5})
 
 
 def _draw_late(cast: Cast, generator: random.Random) -> Strike:
@@ -65,22 +70,26 @@ async def _take_over(stage: Stage, old: EndpointHandle) -> EndpointHandle | None
 async def _give_up_claim(stage: Stage, old: EndpointHandle) -> None:
     """From now on the old primary may be deposed, must not be started, and gets no readers."""
     stage.held_down[old.name] = "a rival took over"
-    stage.excused[old.name] = "a rival took over"
+    for node in old.nodes:
+        stage.excused[node.name] = "a rival took over"
     await stage.traffic.demote(old)
 
 
 def _hand_back(stage: Stage, old: EndpointHandle) -> Undo:
     async def undo() -> None:
         for endpoint in list(stage.cluster.endpoints.values()):
-            if endpoint.running:
-                await endpoint.kill()
-        if (stage.backend.died(old.name) or "").startswith("Deposed"):
+            await stage.crash_compute(endpoint)
+        if any("Deposed" in (stage.backend.died(node.name) or "") for node in old.nodes):
             stage.counts["compute.deposed"] += 1
         old.assign(stage.control.home)
         await stage.traffic.hand_back(old)
         stage.held_down.pop(old.name, None)
 
     return undo
+
+
+async def _crash(stage: Stage, strike: Strike) -> Undo:
+    return await crash(stage, strike, host=bool(strike.options["host"]))
 
 
 async def _second(stage: Stage, strike: Strike) -> Undo:
@@ -97,14 +106,10 @@ async def _zombie(stage: Stage, strike: Strike) -> Undo:
     undo = _hand_back(stage, old)
     async with _undone_when_broken_off(undo):
         await _give_up_claim(stage, old)
-        frozen = [node for node in old.nodes if node.running]
-        for node in frozen:
-            await node.pause()
+        frozen = [node for node in old.nodes if await stage.act(node, node.pause)]
         await _take_over(stage, old)
         for node in frozen:
-            if node.running:
-                await node.resume()
-                stage.counts["compute.zombies"] += 1
+            stage.counts["compute.zombies"] += await stage.act(node, node.resume)
     return undo
 
 
@@ -115,21 +120,30 @@ async def _late(stage: Stage, strike: Strike) -> Undo:
     undo = _hand_back(stage, old)
     async with _undone_when_broken_off(undo):
         await _give_up_claim(stage, old)
-        for safekeeper in safekeepers:
-            network.hold(name, safekeeper, both=False)
+        links = [(host, safekeeper) for host in stage.hosts(name) for safekeeper in safekeepers]
+        for source, target in links:
+            network.hold(source, target, both=False)
         try:
             await stage.pass_time(strike.number("sending_s"))
-            for node in old.nodes:
-                if node.running:
-                    await node.kill(host=True)
+            await stage.crash_compute(old, host=True)
             await _take_over(stage, old)
         finally:
-            for safekeeper in safekeepers:
-                network.heal(name, safekeeper, both=False)
+            for source, target in links:
+                network.heal(source, target, both=False)
     return undo
 
 
 COMPUTE_FAULTS = (
+    Fault(
+        name="compute_crash",
+        scope=Scope.COMPUTE,
+        what="the primary crashes, or the machine below it",
+        inverse="start",
+        effects=("process/{}.kills",),
+        draw=_draw_crash,
+        cause=_crash,
+        claims=_claim_primary,
+    ),
     Fault(
         name="second_compute",
         scope=Scope.COMPUTE,

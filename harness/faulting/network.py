@@ -95,6 +95,16 @@ def _claims(directions: Iterable[Direction]) -> tuple[str, ...]:
     return tuple(f"link:{source}>{target}" for source, target in directions)
 
 
+def _hosts(stage: Stage, directions: Iterable[Direction]) -> list[Direction]:
+    """Directions between hosts: a compute may consist of several."""
+    return [
+        (one, other)
+        for source, target in directions
+        for one in stage.hosts(source)
+        for other in stage.hosts(target)
+    ]
+
+
 def _undo(stage: Stage, directions: list[Direction]) -> Undo:
     async def heal() -> None:
         for source, target in directions:
@@ -104,9 +114,10 @@ def _undo(stage: Stage, directions: list[Direction]) -> Undo:
 
 
 def _cut(stage: Stage, directions: list[Direction]) -> Undo:
-    for source, target in directions:
+    hosts = _hosts(stage, directions)
+    for source, target in hosts:
         stage.backend.network.cut(source, target, both=False)
-    return _undo(stage, directions)
+    return _undo(stage, hosts)
 
 
 async def _cut_one_way(stage: Stage, strike: Strike) -> Undo:
@@ -130,19 +141,22 @@ async def _ring(stage: Stage, strike: Strike) -> Undo:
 
 
 async def _hold(stage: Stage, strike: Strike) -> Undo:
-    source, target = strike.targets
-    stage.backend.network.hold(source, target, both=False)
-    return _undo(stage, [(source, target)])
+    hosts = _hosts(stage, _directions_of_link(strike))
+    for source, target in hosts:
+        stage.backend.network.hold(source, target, both=False)
+    return _undo(stage, hosts)
 
 
 async def _delay(stage: Stage, strike: Strike) -> Undo:
-    source, target = strike.targets
-    stage.backend.network.delay(source, target, strike.number("delay_s"), both=False)
-    return _undo(stage, [(source, target)])
+    hosts = _hosts(stage, _directions_of_link(strike))
+    for source, target in hosts:
+        stage.backend.network.delay(source, target, strike.number("delay_s"), both=False)
+    return _undo(stage, hosts)
 
 
 async def _reset(stage: Stage, strike: Strike) -> None:
-    stage.backend.network.reset(*strike.targets)
+    for source, target in _hosts(stage, _directions_of_link(strike)):
+        stage.backend.network.reset(source, target)
 
 
 def _claim_link(strike: Strike) -> tuple[str, ...]:
@@ -169,12 +183,14 @@ def _disturb(name: str, what: str, effect: str, needs: Ability) -> Fault:
     """Chances on one link; ``name`` is the field of :class:`LinkFaults`."""
 
     async def cause(stage: Stage, strike: Strike) -> Undo:
-        source, target = strike.targets
+        hosts = _hosts(stage, _directions_of_link(strike))
         chances = LinkFaults(**{name: strike.number("chance")})
-        stage.backend.network.disturb(source, target, chances)
+        for source, target in hosts:
+            stage.backend.network.disturb(source, target, chances)
 
         async def calm() -> None:
-            stage.backend.network.disturb(source, target, CALM)
+            for source, target in hosts:
+                stage.backend.network.disturb(source, target, CALM)
 
         return calm
 

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import TYPE_CHECKING
 
+from harness.backend import HARNESS
 from harness.errors import HarnessError
 from harness.fault_ports import BrokerSwitch, ObjectStoreSwitch
 from harness.faulting.control_plane import ControlPlane
@@ -13,6 +16,7 @@ from harness.faulting.control_plane import ControlPlane
 if TYPE_CHECKING:
     from harness.backend import Backend
     from harness.cluster import Cluster
+    from harness.endpoint_handle import EndpointHandle
     from harness.faulting.traffic import Traffic
     from harness.nodes import NodeHandle, PageserverHandle
     from harness.world import World
@@ -44,27 +48,50 @@ class Stage:
         return self.world.backend
 
     def handle(self, name: str) -> NodeHandle:
-        """The handle of any node of the cluster, computes included."""
+        """The handle of a storage node."""
         for node in self.cluster.nodes:
             if node.name == name:
                 return node
-        for endpoint in self.cluster.endpoints.values():
-            for node in endpoint.nodes:
-                if node.name == name:
-                    return node
-        raise HarnessError(f"there is no node {name!r} to strike")
+        raise HarnessError(f"there is no storage node {name!r} to strike")
+
+    def machine(self, name: str) -> list[NodeHandle]:
+        """What a name of the cast stands for: a storage node, or every node of a compute."""
+        endpoint = self.cluster.endpoints.get(name)
+        return [self.handle(name)] if endpoint is None else endpoint.nodes
+
+    def hosts(self, name: str) -> list[str]:
+        """The hosts that a name of the cast, or the harness's own, stands for."""
+        return [name] if name == HARNESS else [node.name for node in self.machine(name)]
+
+    async def act(self, node: NodeHandle, verb: Callable[[], Awaitable[None]]) -> bool:
+        """Do something to a node that runs; whether it did. One may end by itself at any time."""
+        if not node.running:
+            return False
+        try:
+            await verb()
+        except HarnessError:
+            if node.running:
+                raise
+            return False
+        return True
+
+    async def crash_compute(self, endpoint: EndpointHandle, *, host: bool = False) -> bool:
+        """Crash whatever runs of a compute and hang up on it; whether anything ran."""
+        ran = [await self.act(node, partial(node.kill, host=host)) for node in endpoint.nodes]
+        await endpoint.disconnect()
+        return any(ran)
 
     def pageserver(self, name: str) -> PageserverHandle:
         """The handle of a pageserver."""
         return next(node for node in self.cluster.pageservers if node.name == name)
 
     def running(self, name: str) -> bool:
-        """Whether an incarnation of the node lives now."""
-        return self.handle(name).running
+        """Whether an incarnation of the node, or of any node of the compute, lives now."""
+        return any(node.running for node in self.machine(name))
 
     def is_compute(self, name: str) -> bool:
-        """Whether the node belongs to an endpoint."""
-        return all(node.name != name for node in self.cluster.nodes)
+        """Whether the name is a compute's."""
+        return name in self.cluster.endpoints
 
     def service(self, name: str) -> ObjectStoreSwitch | BrokerSwitch:
         """The switch of a shared service, by its name in the effect counters."""

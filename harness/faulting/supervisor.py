@@ -40,7 +40,7 @@ class Supervisor:
 
     async def _look_at_storage(self) -> None:
         for node in self._stage.cluster.nodes:
-            if not node.running and self._may_start(node.name):
+            if not node.running and self._may_start(node.name, [node.name]):
                 await self._backend.spawn(node.spec)
 
     def _look_at_primary(self, primary: EndpointHandle) -> None:
@@ -51,8 +51,7 @@ class Supervisor:
         if (
             primary.name not in self._starting
             and not all(node.running for node in primary.nodes)
-            and not any(node.name in self._stage.held_down for node in primary.nodes)
-            and self._may_start(primary.name)
+            and self._may_start(primary.name, [node.name for node in primary.nodes])
         ):
             self._starting[primary.name] = asyncio.create_task(
                 self._start(primary), name=f"start of {primary.name}"
@@ -60,14 +59,14 @@ class Supervisor:
 
     async def _start(self, endpoint: EndpointHandle) -> None:
         with suppress(NotLive, NodeDied):
-            for node in endpoint.nodes:
-                if node.running:  # A compute starts whole: what outlived the other part goes too.
-                    await node.kill()
+            # A compute starts whole: what outlived the other part goes too.
+            await self._stage.crash_compute(endpoint)
             await endpoint.start()
 
-    def _may_start(self, name: str) -> bool:
+    def _may_start(self, name: str, hosts: list[str]) -> bool:
         stage = self._stage
-        self._judge_death(name)
+        for host in hosts:
+            self._judge_death(host)
         now_s = stage.world.now_s()
         if name in stage.held_down or now_s - self._started_s.get(name, -60.0) < RESTART_S_MIN:
             return False
