@@ -8,7 +8,7 @@ from harness.backend import Ability
 from harness.faulting.fault import Cast, Fault, Scope, Strike, Undo
 from harness.faulting.stage import Stage
 
-HOUR_US = 3_600_000_000
+TOLD_WRONG = ("clock/{}.times_told_wrong",)
 
 
 def _draw_jump(cast: Cast, generator: random.Random) -> Strike:
@@ -25,7 +25,7 @@ def _claim_clocks(strike: Strike) -> tuple[str, ...]:
     return tuple(f"clock:{target}" for target in strike.targets)
 
 
-async def _jump(stage: Stage, strike: Strike) -> Undo:
+async def _offset(stage: Stage, strike: Strike) -> Undo:
     by_us = int(strike.number("by_us"))
     for target in strike.targets:
         stage.backend.clock(target).jump(by_us)
@@ -35,6 +35,11 @@ async def _jump(stage: Stage, strike: Strike) -> Undo:
             stage.backend.clock(target).jump(-by_us)
 
     return set_right
+
+
+async def _jump(stage: Stage, strike: Strike) -> None:
+    for target in strike.targets:
+        stage.backend.clock(target).jump(int(strike.number("by_us")))
 
 
 async def _drift(stage: Stage, strike: Strike) -> Undo:
@@ -50,10 +55,21 @@ async def _drift(stage: Stage, strike: Strike) -> Undo:
 
 CLOCK_FAULTS = (
     Fault(
+        name="clock_offset",
+        scope=Scope.CLOCK,
+        what="a wall clock is set wrong for a while",
+        inverse="set right",
+        effects=TOLD_WRONG,
+        draw=_draw_jump,
+        cause=_offset,
+        claims=_claim_clocks,
+        needs=Ability.CLOCK_FAULTS,
+    ),
+    Fault(
         name="clock_jump",
         scope=Scope.CLOCK,
-        what="a wall clock is set forward or back: an offset while it lasts, a jump at both ends",
-        inverse="jump back",
+        what="a wall clock leaps forward or back, and goes on from there",
+        inverse="",
         effects=("clock/{}.clock_jumps",),
         draw=_draw_jump,
         cause=_jump,
@@ -65,7 +81,7 @@ CLOCK_FAULTS = (
         scope=Scope.CLOCK,
         what="a wall clock runs fast or slow",
         inverse="right speed",
-        effects=("clock/{}.drift_changes",),
+        effects=TOLD_WRONG,
         draw=_draw_drift,
         cause=_drift,
         claims=_claim_clocks,

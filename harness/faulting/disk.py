@@ -20,7 +20,7 @@ from harness.faulting.fault import (
     claim_disks,
     claim_nodes,
 )
-from harness.faulting.process import crash, empty
+from harness.faulting.process import crash, replace
 from harness.faulting.stage import Stage
 
 DISK_ERRORS = r"input/output error|no space left on|injected: E"
@@ -134,13 +134,13 @@ def _lying(fault: DiskFault, name: str, what: str, counter: str) -> Fault:
 
 
 def _replace(stage: Stage, strike: Strike) -> Undo:
-    async def replace() -> None:
+    async def renew() -> None:
         for target in strike.targets:
             stage.backend.disk(target).disarm()
-        start = await empty(stage, strike)
+        start = await replace(stage, strike)
         await start()
 
-    return replace
+    return renew
 
 
 async def _fill(stage: Stage, strike: Strike) -> Undo:
@@ -192,6 +192,7 @@ async def _older_copy(stage: Stage, strike: Strike) -> Undo:
 
 DISK_FAULTS = (
     _loss(Loss.EVERYTHING, "lose_unsynced", "all data that was not synced is lost", "bytes_lost"),
+    _loss(Loss.RANDOM, "lose_per_file", "each file keeps its share of unsynced data", "bytes_lost"),
     _loss(Loss.SIZES, "lose_sizes", "sizes that were not synced are lost", "sizes_lost"),
     _loss(Loss.NAMES, "lose_names", "renames and new files not synced are lost", "names_lost"),
     _loss(Loss.TORN, "tear_writes", "of the last write some sectors survive", "writes_torn"),

@@ -101,6 +101,8 @@ class Fault:
     claims: Callable[[Strike], tuple[str, ...]]
     needs: Ability | None = None
     damage: Damage = Damage.NONE
+    unfair: str = ""
+    """Which promise of the ports it breaks, if any; nothing need survive it, no profile has it."""
 
     @property
     def lasting(self) -> bool:

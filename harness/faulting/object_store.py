@@ -7,6 +7,7 @@ from harness.fault_ports import ServiceFaults
 from harness.faulting.fault import Fault, Scope, Strike, Undo
 from harness.faulting.services import (
     Troubles,
+    draw_all,
     draw_lag,
     draw_slow,
     draw_storage,
@@ -24,6 +25,15 @@ async def _slow_deletes(stage: Stage, strike: Strike) -> Undo:
         stage.backend.object_store.slow_deletes(0.0)
 
     return end
+
+
+async def _freeze_listings(stage: Stage, strike: Strike) -> Undo:
+    stage.backend.object_store.freeze_listings()
+
+    async def thaw() -> None:
+        stage.backend.object_store.thaw_listings()
+
+    return thaw
 
 
 async def _deny(stage: Stage, strike: Strike) -> Undo:
@@ -48,6 +58,15 @@ OBJECT_STORE_FAULTS = (
         Scope.OBJECT_STORE,
         Troubles(
             "errors",
+            "requests are answered 500 InternalError, half of them although they took effect",
+            "errors_answered",
+            lambda strike: ServiceFaults(failed=strike.number("chance")),
+        ),
+    ),
+    requests(
+        Scope.OBJECT_STORE,
+        Troubles(
+            "slow_down",
             "requests are answered 503 SlowDown and do nothing",
             "calls_failed",
             lambda strike: ServiceFaults(refused=strike.number("chance")),
@@ -91,6 +110,18 @@ OBJECT_STORE_FAULTS = (
             "listings_failed",
             lambda strike: ServiceFaults(failing_list=strike.number("chance")),
         ),
+    ),
+    Fault(
+        name="object_store_stale_list",
+        scope=Scope.OBJECT_STORE,
+        what="listings go on telling what they told first",
+        inverse="thaw",
+        effects=("object_store.listings_stale",),
+        draw=draw_all,
+        cause=_freeze_listings,
+        claims=lambda strike: ("object_store:listings",),
+        needs=Ability.OBJECT_STORE_FAULTS,
+        unfair="listings are strongly consistent, as S3's are since December 2020",
     ),
     Fault(
         name="object_store_slow_deletes",

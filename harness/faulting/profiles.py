@@ -22,9 +22,11 @@ from harness.faulting.vocabulary import FAULTS
 from harness.topology import KIB, MIB, Topology
 
 SYSTEM_FAULTS = tuple(
-    fault.name for fault in FAULTS.values() if fault.needs is not Ability.DATAGRAM_LOSS
+    fault.name
+    for fault in FAULTS.values()
+    if fault.needs is not Ability.DATAGRAM_LOSS and not fault.unfair
 )
-"""What can strike a cluster: its nodes send no datagrams."""
+"""What a cluster must survive. Its nodes send no datagrams."""
 LINK_FAULTS = tuple(fault.name for fault in NETWORK_FAULTS if fault.name in SYSTEM_FAULTS)
 
 SAFEKEEPER_POSITIONS = ("flush_lsn", "commit_lsn")
