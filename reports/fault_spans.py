@@ -1,7 +1,9 @@
 """Faults from cause to heal, from ``fault`` events (``sim/network.py``, ``real/network.py``).
 
 ``cut``, ``hold`` and ``delay`` last until ``heal`` has named each of their directions; an
-``outage`` of a service lasts until ``restore``. Any other verb is a moment.
+``outage`` of a service lasts until ``restore``, ``disturb`` until ``calm``, and whatever an event
+``end`` names until then. Any other verb is a moment. Of a run with a plan, its steps are shown, not
+the verbs by which they were carried out.
 """
 
 from __future__ import annotations
@@ -13,9 +15,10 @@ from typing import Any
 from reports.evidence import TraceEvent
 from reports.lifelines import SAME_MOMENT_S
 
-LASTING = ("cut", "hold", "delay", "outage")
-HEALING = ("heal", "restore")
-_NAMED = ("verb", "source", "target", "both", "node")
+LASTING = ("cut", "hold", "delay", "outage", "disturb")
+HEALING = ("heal", "restore", "calm")
+END = "end"
+_NAMED = ("verb", "source", "target", "both", "node", "step", "damage")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,19 +43,30 @@ class _Fault:
     start_s: float
     directions: set[tuple[str, str]] = field(default_factory=set)
     end_s: float | None = None
+    effect: int | None = None
+
+    def is_ended_by(self, end: dict[str, Any]) -> bool:
+        """Whether an ``end`` event names this fault."""
+        if "step" in end or "step" in self.fields:
+            return self.fields.get("step") == end.get("step")
+        names = ("source", "target")
+        same = all(self.fields.get(name) == end.get(name) for name in names)
+        return same and self.fields.get("verb") == end.get("fault")
 
 
 def fault_spans(events: Iterable[TraceEvent], end_s: float) -> list[FaultSpan]:
     """Every fault in order of its cause; like ones of one node at one moment are one span."""
     faults: list[_Fault] = []
-    for event in events:
-        if event.kind != "fault":
-            continue
+    told = [event for event in events if event.kind == "fault"]
+    steps = [event for event in told if "step" in event.fields]
+    for event in steps or told:
         verb = str(event.fields.get("verb", ""))
         if verb in HEALING:
             _heal(faults, event)
+        elif verb == END:
+            _end(faults, event)
         else:
-            lasting = verb in LASTING
+            lasting = verb in LASTING and not steps
             directions = _directions(event.fields) if lasting else set()
             end = None if lasting else event.at_s
             faults.append(_Fault(event.fields, event.at_s, directions, end))
@@ -71,6 +85,14 @@ def _heal(faults: list[_Fault], event: TraceEvent) -> None:
             fault.directions -= mended
             if not fault.directions:
                 fault.end_s = event.at_s
+
+
+def _end(faults: list[_Fault], event: TraceEvent) -> None:
+    for fault in reversed(faults):
+        if fault.is_ended_by(event.fields):
+            fault.end_s = event.at_s
+            fault.effect = event.fields.get("effect")
+            return
 
 
 def _groups(faults: list[_Fault]) -> list[list[_Fault]]:
@@ -104,8 +126,10 @@ def _span(group: list[_Fault], run_end_s: float) -> FaultSpan:
     elif "target" in fields:
         label += f" {targets[0]}"
     label += "".join(f" {name}={fields[name]}" for name in fields if name not in _NAMED)
+    if first.effect is not None:
+        label += f", effect {first.effect}"
     ends = [fault.end_s for fault in group]
     healed = [end for end in ends if end is not None]
     end_s = max(healed) if len(healed) == len(ends) else run_end_s
-    nodes = [source, *targets] if source else targets
+    nodes = [source, *targets] if source else [one for each in targets for one in each.split()]
     return FaultSpan(label, first.start_s, end_s, len(healed) == len(ends), tuple(nodes))

@@ -16,6 +16,7 @@ from itertools import pairwise
 from statistics import median
 
 from reports.evidence import TraceEvent
+from reports.fault_spans import END, HEALING
 from reports.lifelines import teardown_s
 
 LATENCY_PX = 18.0
@@ -114,7 +115,7 @@ def _sort(event: TraceEvent, seen: set[tuple[str, str]]) -> int | None:
     """0 for faults, 1 for planned changes, 2 for beginnings, ``None`` for what is no moment."""
     state = str(event.fields.get("state"))
     if event.kind == "fault":
-        return None if event.fields.get("verb") in ("heal", "restore") else 0
+        return None if event.fields.get("verb") in (*HEALING, END) else 0
     if event.kind == "process" and state in ALARMING_STATES:
         return 0
     if event.kind == "elected":

@@ -5,7 +5,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from reports.evidence import HEAD_LINES, TAIL_LINES, read_evidence
+from reports.evidence import HEAD_LINES, TAIL_LINES, TraceEvent, read_evidence
 from reports.fault_spans import fault_spans
 from reports.lifelines import Segment, State, segments, teardown_s
 from reports.lsn_picture import lsn_pictures
@@ -225,6 +225,46 @@ def test_cuts_that_isolate_a_node_are_one_span_and_an_outage_ends_with_restore()
         ("reset sk0 ⇄ main", 2.5, 2.5),
         ("outage s3", 3.0, 4.0),
     ]
+
+
+def told(at_s, **fields):
+    return TraceEvent(at_s, "harness", "fault", fields)
+
+
+def test_an_end_ends_the_fault_it_names_and_no_other():
+    spans = fault_spans(
+        [
+            told(1.0, verb="stall", what="syncs", target="sk0"),
+            told(1.5, verb="stall", what="every call", target="sk1"),
+            told(2.0, verb="end", fault="stall", target="sk0"),
+            told(3.0, verb="end", fault="fill", target="sk1"),
+        ],
+        9.0,
+    )
+
+    assert [(one.label, one.start_s, one.end_s) for one in spans] == [
+        ("stall sk0 what=syncs", 1.0, 2.0),
+        ("stall sk1 what=every call", 1.5, 1.5),
+    ]
+
+
+def test_of_a_plan_its_steps_are_shown_with_their_effects():
+    spans = fault_spans(
+        [
+            told(1.0, verb="isolate", step=0, target="sk0 sk1 main"),
+            fault(1.0, "cut", "sk0", "sk1"),
+            told(1.2, verb="isolate", step=1, target="sk0 sk1 main"),
+            told(2.0, verb="end", fault="isolate", step=0, target="sk0 sk1 main", effect=7),
+            fault(2.0, "heal", "sk0", "sk1"),
+        ],
+        9.0,
+    )
+
+    assert [(one.label, one.start_s, one.end_s) for one in spans] == [
+        ("isolate sk0 sk1 main, effect 7", 1.0, 2.0),
+        ("isolate sk0 sk1 main", 1.2, 1.2),
+    ]
+    assert spans[0].nodes == ("sk0", "sk1", "main")
 
 
 def test_fault_spans_marks_and_pauses_are_drawn():
