@@ -2,13 +2,14 @@
 
 The order is the classical one: write a temporary file, fsync it, rename it over the old one, fsync
 the directory. A crash at any point leaves the old content or the new one, never a mixture; the
-temporary file may survive and is overwritten by the next replacement.
+temporary file may survive and is overwritten by the next replacement. What a crashed process left
+can be read although it is not durable: who believes it makes it so first (``read_settled``).
 """
 
 from __future__ import annotations
 
 from storage.errors import DiskError
-from storage.ports import Disk
+from storage.ports import Disk, File
 
 TEMPORARY_SUFFIX = ".tmp"
 
@@ -47,10 +48,29 @@ async def read_file(disk: Disk, path: str) -> bytes:
     """The whole content of ``path``; ``FileMissing`` if there is none, ``DiskError`` if short."""
     file = await disk.open(path)
     try:
-        size = await file.size()
-        data = await file.pread(0, size)
+        return await _read_whole(file, path)
     finally:
         await file.close()
+
+
+async def read_settled(disk: Disk, path: str) -> bytes:
+    """The same for a file that :func:`replace_file` wrote, durable when it is returned.
+
+    Else a power cut could bring back an older one after somebody was told of this.
+    """
+    file = await disk.open(path)
+    try:
+        await file.fsync()
+        data = await _read_whole(file, path)
+    finally:
+        await file.close()
+    await disk.sync_dir(parent_of(path))
+    return data
+
+
+async def _read_whole(file: File, path: str) -> bytes:
+    size = await file.size()
+    data = await file.pread(0, size)
     if len(data) != size:
         raise DiskError(f"{path}: the disk returned {len(data)} of {size} bytes")
     return data

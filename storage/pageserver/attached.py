@@ -6,7 +6,7 @@ What it does not name is removed from the disk, so it is believed whole or not a
 from __future__ import annotations
 
 from storage import checked_json
-from storage.durable import read_file, replace_file
+from storage.durable import read_settled, replace_file
 from storage.errors import CorruptData, FileMissing
 from storage.ids import TenantId
 from storage.ports import Disk
@@ -21,7 +21,7 @@ async def load(disk: Disk) -> dict[TenantId, int] | None:
     Raises ``CorruptData`` naming the file and ``DiskError``.
     """
     try:
-        data = await read_file(disk, PATH)
+        data = await read_settled(disk, PATH)
     except FileMissing:
         return None
     try:

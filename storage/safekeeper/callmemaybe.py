@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from storage import checked_json
-from storage.durable import read_file, replace_file
+from storage.durable import read_settled, replace_file
 from storage.errors import BadRequest, CorruptData, DiskError, FileMissing, NotFound, SeawallError
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.log import one_line
@@ -74,7 +74,7 @@ class CallMeMaybe:
     async def load(self) -> None:
         """Read what was saved and start calling. ``CorruptData`` or ``DiskError``."""
         try:
-            data = await read_file(self._environment.disk, FILE)
+            data = await read_settled(self._environment.disk, FILE)
         except FileMissing:
             return
         try:

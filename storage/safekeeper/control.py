@@ -11,7 +11,7 @@ import struct
 from typing import Any
 
 from storage.consensus.term_history import TermHistory, TermSwitch
-from storage.durable import read_file, replace_file
+from storage.durable import read_settled, replace_file
 from storage.errors import CorruptData, ProtocolError
 from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
@@ -102,9 +102,9 @@ class ControlFile:
 
     @classmethod
     async def load(cls, disk: Disk, directory: str) -> ControlFile:
-        """Read what is there; ``CorruptData`` or ``DiskError``."""
+        """Read what is there and make sure that it stays; ``CorruptData`` or ``DiskError``."""
         path = f"{directory}/{CONTROL_FILE}"
-        return cls(disk, directory, decode_control(await read_file(disk, path), path))
+        return cls(disk, directory, decode_control(await read_settled(disk, path), path))
 
     async def save(self, control: ControlState) -> None:
         """Return once ``control`` is durable; after ``DiskError`` old or new may be."""

@@ -89,6 +89,20 @@ class WalSegments:
         if self._file is not None:
             await self._file.fdatasync()
 
+    async def settle(self, end_lsn: Lsn) -> None:
+        """Make WAL that was found before ``end_lsn`` durable. ``DiskError``.
+
+        A crashed process may have left it in the cache only; every segment before the last one was
+        synced when the last one was begun.
+        """
+        segment = (int(end_lsn) - 1) // self.segment_size
+        if segment in self._existing:
+            file = await self._disk.open(self._path(segment))
+            try:
+                await file.fdatasync()
+            finally:
+                await file.close()
+
     async def _open_for_write(self, segment: int) -> File:
         if self._file is not None and segment == self._file_segment:
             return self._file

@@ -84,6 +84,7 @@ class Timeline:
         segments.check_complete(control.saved.local_start_lsn, control.saved.commit_lsn)
         wal = WalRange(control.saved.commit_lsn, identity.pg_version, identity.wal_segment_size)
         end = await find_end_of_wal(segments.read_segment, wal)
+        await segments.settle(end.end_lsn)
         if end.torn:
             reach(Mark.TORN_TAIL_AT_BOOT)
         acceptor = Acceptor(environment.options.node_id, control.saved, end.end_lsn)
@@ -92,7 +93,9 @@ class Timeline:
             identity.tenant_id, identity.timeline_id, acceptor.term, acceptor.commit_lsn,
             end.end_lsn, end.reason,
         )  # fmt: skip
-        return cls(acceptor, control, segments, environment)
+        timeline = cls(acceptor, control, segments, environment)
+        emit("lsn", **timeline._ids, name="flush_lsn", value=acceptor.flush_lsn)
+        return timeline
 
     # ---- proposers
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 from collections.abc import Callable
 from typing import Any, cast
@@ -14,7 +15,7 @@ from sim.disk import SimDisk
 from sim.disk_faults import DiskFault, DiskOperation
 from sim.inode import Loss
 from sim.loop import SimLoop
-from storage.durable import TEMPORARY_SUFFIX, read_file, replace_file
+from storage.durable import TEMPORARY_SUFFIX, read_file, read_settled, replace_file
 from storage.errors import DiskError, FileMissing
 from storage.ports import Disk
 
@@ -98,6 +99,26 @@ def test_a_crash_leaves_the_old_or_the_new_content(cut_at: int) -> None:
         assert found == {OLD, NEW}
     else:
         assert found == {OLD}
+
+
+@pytest.mark.parametrize("cut_at", range(8))
+def test_what_is_believed_after_a_crash_of_the_process_outlives_one_of_the_machine(
+    cut_at: int,
+) -> None:
+    """The process dies in mid-replacement, its successor reads, then the power fails."""
+
+    async def main() -> None:
+        for seed in range(20):
+            disk = await _with_old_content(seed)
+            with contextlib.suppress(PowerCut):
+                await replace_file(
+                    cast(Disk, CountedDisk(disk.view(), cut_at)), "tenants/index", NEW
+                )
+            believed = await read_settled(disk.view(), "tenants/index")
+            disk.crash_host(Loss.RANDOM)
+            assert await read_file(disk.view(), "tenants/index") == believed
+
+    sim.run(main)
 
 
 def test_a_longer_leftover_of_a_crashed_replacement_does_not_show() -> None:
