@@ -64,13 +64,16 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--bug", default="", help="put a bug of the bank back first")
     run.set_defaults(command=_run)
     many = commands.add_parser("sweep", help="run one scenario in sim for a range of seeds")
-    many.add_argument("nodeid", help="scenarios/file.py::test, as replay lines name it")
+    many.add_argument("nodeids", nargs="+", help="scenarios/file.py::test, as replay lines do")
     many.add_argument(
         "--seeds", type=_seed_range, required=True, metavar="A:B", help="A ≤ seed < B"
     )
     many.add_argument("--jobs", type=_count, default=0, help="processes (default: one a core)")
     many.add_argument("--policy", choices=POLICIES, default="random")
-    many.add_argument("--records", default="", help="append a JSON line for each run to this file")
+    many.add_argument(
+        "--records", default="", help="append a JSON line for each run (default: .seawall/sweeps)"
+    )
+    many.add_argument("--resume", action="store_true", help="leave out what the records have")
     many.set_defaults(command=_sweep)
     smaller = commands.add_parser("minimise", help="leave out what a failing plan does not need")
     smaller.add_argument("nodeid", help="a campaign, as replay lines name it")
@@ -147,10 +150,13 @@ def _minimise(arguments: argparse.Namespace) -> int:
 
 
 def _sweep(arguments: argparse.Namespace) -> int:
-    if arguments.records:
-        check_file(Path(arguments.records), "--records")
     options = SweepOptions(
-        arguments.nodeid, arguments.seeds, arguments.jobs, arguments.policy, arguments.records
+        tuple(dict.fromkeys(arguments.nodeids)),
+        arguments.seeds,
+        arguments.jobs,
+        arguments.policy,
+        arguments.records,
+        arguments.resume,
     )
     return sweep(options)
 

@@ -25,7 +25,7 @@ def job_pool(jobs: int) -> Iterator[multiprocessing.pool.Pool]:
         scratch_directory("seawall-jobs-") as directory,
         context.Pool(
             jobs or os.cpu_count() or 1,
-            initializer=_begin,
+            initializer=begin,
             initargs=(str(directory),),
             maxtasksperchild=TASKS_PER_PROCESS,
         ) as pool,
@@ -33,7 +33,8 @@ def job_pool(jobs: int) -> Iterator[multiprocessing.pool.Pool]:
         yield pool
 
 
-def _begin(directory: str) -> None:
+def begin(directory: str) -> None:
+    """In a new process: leave Ctrl-C to the owner, use its directory, end when it ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C of the terminal is for our owner.
     tempfile.tempdir = directory
     threading.Thread(target=_end_with_owner, args=(directory,), name="owner", daemon=True).start()

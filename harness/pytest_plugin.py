@@ -18,9 +18,10 @@ import pytest
 from harness.artifacts import write_artifacts
 from harness.composition import worlds
 from harness.errors import HarnessError, UnsupportedFault
+from harness.failure import failure_of
 from harness.failures import describe, present
 from harness.regressions import REGRESSIONS, Regression, of_scenario, read_regressions
-from harness.reproducible import run_and_sample
+from harness.reproducible import EVERY, run_and_sample
 from harness.runner import RunResult, Scenario, WorldRunner
 from harness.single import RECORDS
 from harness.verdict import (
@@ -49,6 +50,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--policy", default="random", choices=POLICIES, help="order of ready tasks")
     group.addoption("--only-scenario", default="", help="node id without world and compute")
     group.addoption("--plan", default="", help="carry this file's plan of faults out")
+    group.addoption(
+        "--twice-every", type=int, default=EVERY, help="run each N-th seed in sim twice (0: none)"
+    )
     group.addoption("--records", default="", help="append a JSON line for each run to this file")
     group.addoption(
         "--artifacts", default="", help="directory for logs, events and pictures of each run"
@@ -187,7 +191,8 @@ def _run(config: pytest.Config, scenario: Scenario, settings: RunSettings) -> Ru
         runner = runner_for(config, settings.world)
     except HarnessError as error:
         return RunResult.without_run(settings, error)
-    return run_and_sample(runner, scenario, settings)
+    every = config.getoption("--twice-every")
+    return run_and_sample(runner, scenario, settings, every=every)
 
 
 def base_nodeid(item: pytest.Function) -> str:
@@ -254,6 +259,8 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
         virtual_s=result.virtual_s,
         wall_s=result.wall_s,
         artifacts=artifacts,
+        failure=failure_of(result),
+        marks=dict(result.evidence.marks),
     )
 
 

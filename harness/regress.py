@@ -18,12 +18,10 @@ from harness.regressions import (
 )
 from harness.single import run_once
 from harness.temporary import scratch_directory
-from harness.verdict import EXIT_CODES, RunRecord, Verdict
+from harness.verdict import RunRecord, Verdict, exit_code
 
 PLANS = "plans"
 """Where plans are kept, beside the list."""
-
-WORST_FIRST = (Verdict.FAILED, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.PASSED)
 
 
 def run_all(jobs: int) -> int:
@@ -39,7 +37,7 @@ def run_all(jobs: int) -> int:
         if outcome.verdict is not Verdict.PASSED:
             print(f"replay: {outcome.replay}\n  once: {regression.cause}\n  {outcome.message}")
     print(" ".join([f"regressions={len(known)}", *(f"{v}={counts[v]}" for v in Verdict)]))
-    return EXIT_CODES[next((v for v in WORST_FIRST if counts[v]), Verdict.PASSED)]
+    return exit_code(counts)
 
 
 def _run(regression: Regression) -> RunRecord | str:

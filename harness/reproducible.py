@@ -1,13 +1,14 @@
 """A sample of simulated runs is executed twice: the second must be the first, event by event.
 
 Code that asks the outside world shows only in a difference, so the sample is always on: seeds that
-``EVERY`` divides, and so also seed 0, which every scenario runs with.
+``EVERY`` divides, and so also seed 0, which every scenario runs with. Sweeps take a sample of their
+own, in another process with another hash seed (``harness/second_look.py``).
 """
 
 from __future__ import annotations
 
 import dataclasses
-from itertools import zip_longest
+from collections.abc import Sequence
 
 from harness.backend import Event
 from harness.errors import HarnessError
@@ -15,42 +16,57 @@ from harness.runner import RunResult, Scenario, WorldRunner
 from harness.verdict import RunSettings, Verdict
 
 EVERY = 20
+BEFORE, AFTER = 3, 2
+"""How many events around the first difference are shown."""
 
 
 class NotReproducible(HarnessError):
     """Two runs of one seed differ: some code depends on what the seed does not decide."""
 
 
-def run_and_sample(runner: WorldRunner, scenario: Scenario, settings: RunSettings) -> RunResult:
+def run_and_sample(
+    runner: WorldRunner, scenario: Scenario, settings: RunSettings, *, every: int = EVERY
+) -> RunResult:
     """Run a scenario; if its seed is in the sample, once more, and compare.
 
-    A difference turns the result into an error that names the first event that differs. Worlds
-    whose runs have no digest are not reproducible and run once.
+    A difference turns the result into an error that shows the first event that differs, with its
+    surroundings in both runs. Worlds whose runs have no digest are not reproducible and run once,
+    and so does everything if ``every`` is 0.
     """
     result = runner.run(scenario, settings)
-    if not result.digest or settings.seed % EVERY:
+    if not result.digest or not every or settings.seed % every:
         return result
     again = runner.run(scenario, settings)
     if again.digest == result.digest:
         return result
+    one, other = (list(map(shown, each.evidence.events)) for each in (result, again))
     difference = NotReproducible(
         f"seed {settings.seed} ran twice with different digests, {result.digest} and "
-        f"{again.digest}; {_first_difference(result, again)}"
+        f"{again.digest}; {first_difference(one, other)}"
     )
     difference.__cause__ = result.error
     return dataclasses.replace(result, verdict=Verdict.ERROR, error=difference)
 
 
-def _first_difference(one: RunResult, other: RunResult) -> str:
-    pairs = zip_longest(one.evidence.events, other.evidence.events)
-    for number, (mine, theirs) in enumerate(pairs):
-        if mine != theirs:
-            return f"event {number} is {_shown(mine)} in the first and {_shown(theirs)} in the next"
-    return "every event is the same, so the order of callbacks differs"
+def first_difference(one: Sequence[str], other: Sequence[str]) -> str:
+    """Where two runs part, in events as text: what was the same, then what follows in each."""
+    number = next(
+        (n for n, (mine, theirs) in enumerate(zip(one, other, strict=False)) if mine != theirs),
+        min(len(one), len(other)),
+    )
+    if number == len(one) == len(other):
+        return "every event is the same, so the order of callbacks differs"
+    lines = [f"event {number} is the first that differs:"]
+    lines += [f"    both  {line}" for line in one[max(0, number - BEFORE) : number]]
+    for name, events in (("first", one), ("next", other)):
+        following = events[number : number + 1 + AFTER] or ["(no more events)"]
+        lines += [
+            f"  {'>' if n == 0 else ' '} {name:<5} {each}" for n, each in enumerate(following)
+        ]
+    return "\n".join(lines)
 
 
-def _shown(event: Event | None) -> str:
-    if event is None:
-        return "missing"
+def shown(event: Event) -> str:
+    """An event as one line."""
     fields = " ".join(f"{name}={value}" for name, value in event.fields.items())
-    return f"[{event.at_s:.6f} {event.node} {event.kind} {fields}]"
+    return f"{event.at_s:.6f} {event.node} {event.kind} {fields}"

@@ -61,6 +61,8 @@ class Evidence:
     effects: Mapping[str, int] = field(default_factory=dict)
     judged: Mapping[str, int] = field(default_factory=dict)
     """How much each oracle compared, and what it had to leave undecided."""
+    marks: Mapping[str, int] = field(default_factory=dict)
+    """Rare states that were reached, and how often."""
 
 
 @dataclass

@@ -27,7 +27,7 @@ def run_once(
 
     ``HarnessError`` when there is no such scenario in that world.
     """
-    extra = ["--artifacts", artifacts] if artifacts else []
+    extra = [f"--artifacts={artifacts}"] if artifacts else []
     extra += ["--bug", bug] if bug else []
     records = run_seeds(nodeid, settings, runs=1, extra=extra)
     assert len(records) == 1
@@ -35,15 +35,25 @@ def run_once(
 
 
 def run_seeds(
-    nodeid: str, settings: RunSettings, *, runs: int, extra: Sequence[str] = ()
+    nodeid: str,
+    settings: RunSettings,
+    *,
+    runs: int,
+    extra: Sequence[str] = (),
+    tell: Callable[[RunRecord], object] = lambda record: None,
 ) -> list[RunRecord]:
-    """Run a scenario for ``runs`` seeds from ``settings.seed``; one record for each."""
+    """Run a scenario for ``runs`` seeds from ``settings.seed``; one record for each.
+
+    ``tell`` is told of each as soon as its run has ended.
+    """
     arguments = [nodeid.partition("[")[0], "-q", "-p", "no:cacheprovider", "--no-header"]
     arguments += ["--only-scenario", nodeid, *extra]
     arguments += ["--world", settings.world, "--compute", settings.compute]
     arguments += ["--seed", str(settings.seed), "--runs", str(runs)]
-    arguments += ["--policy", settings.policy, "--plan", settings.plan]
-    collector = _Collector()
+    arguments += ["--policy", settings.policy]
+    # In one word: pytest looks for its root above every other word that is a path.
+    arguments += [f"--plan={settings.plan}"]
+    collector = _Collector(tell)
     output = io.StringIO()
     with contextlib.redirect_stdout(output), contextlib.redirect_stderr(output):
         code = pytest.main(arguments, plugins=[collector])
@@ -57,13 +67,18 @@ def run_seeds(
 class _Collector:
     """A pytest plugin that takes the records of a session, past every file."""
 
-    def __init__(self) -> None:
+    def __init__(self, tell: Callable[[RunRecord], object]) -> None:
+        self._tell = tell
         self.records: list[RunRecord] = []
         self.interrupted = False
 
     def pytest_configure(self, config: pytest.Config) -> None:
         """Have every record told."""
-        config.stash[RECORDS] = self.records.append
+        config.stash[RECORDS] = self._take
+
+    def _take(self, record: RunRecord) -> None:
+        self.records.append(record)
+        self._tell(record)
 
     def pytest_keyboard_interrupt(self, excinfo: pytest.ExceptionInfo[BaseException]) -> None:
         """Note a Ctrl-C, which pytest swallows; its subclasses are meant by who raised them."""

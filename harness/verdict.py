@@ -8,7 +8,8 @@ import errno
 import json
 import os
 import shlex
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -24,6 +25,17 @@ class Verdict(enum.StrEnum):
     ERROR = "error"
 
 
+class FailureKind(enum.StrEnum):
+    """What sort of promise a failed run broke."""
+
+    SAFETY = "safety"
+    """Something wrong was done or told: an oracle or an assertion of the scenario says so."""
+    LIVENESS = "liveness"
+    """Something did not happen within its bound, or time could not go on."""
+    CRASH = "crash"
+    """A node ended by itself, complained unasked, or an exception came out of it."""
+
+
 POLICIES = ("fifo", "random", "pct")
 """In which order ready tasks run in sim."""
 
@@ -35,6 +47,14 @@ INTERRUPTED = 130
 """Exit code after Ctrl-C, as of shells."""
 
 EXIT_CODES = {Verdict.PASSED: 0, Verdict.FAILED: 1, Verdict.INCONCLUSIVE: 3, Verdict.ERROR: 2}
+
+WORST_FIRST = (Verdict.FAILED, Verdict.ERROR, Verdict.INCONCLUSIVE, Verdict.PASSED)
+
+
+def exit_code(verdicts: Mapping[Verdict, int]) -> int:
+    """The exit code of many runs: that of the worst verdict among them."""
+    found = (verdict for verdict in WORST_FIRST if verdicts.get(verdict))
+    return EXIT_CODES[next(found, Verdict.PASSED)]
 
 
 @dataclass(frozen=True)
@@ -60,6 +80,25 @@ class RunSettings:
 
 
 @dataclass(frozen=True)
+class Failure:
+    """Why a run is red, in words that runs with the same cause share.
+
+    ``oracle``: the error's class and, if it has one, its checker; ``place``: file and function it
+    was raised in; ``faults``: the names of the plan's faults that had struck by then, in order.
+    """
+
+    kind: str
+    oracle: str
+    place: str
+    faults: tuple[str, ...] = ()
+
+    @property
+    def group(self) -> str:
+        """What is the same for all failures of one cause, as far as can be told."""
+        return f"{self.kind}: {self.oracle} in {self.place or 'no place of ours'}"
+
+
+@dataclass(frozen=True)
 class RunRecord:
     """One finished run. Times in seconds; ``digest`` is empty where runs are not reproducible."""
 
@@ -73,6 +112,10 @@ class RunRecord:
     virtual_s: float
     wall_s: float
     artifacts: str = ""
+    failure: Failure | None = None
+    """Present unless the run passed."""
+    marks: Mapping[str, int] = field(default_factory=dict)
+    """Rare states of the system that were reached, and how often."""
 
     @property
     def replay(self) -> str:
@@ -96,6 +139,8 @@ class RunRecord:
         data: dict[str, Any] = json.loads(text)
         data["settings"] = RunSettings(**data["settings"])
         data["verdict"] = Verdict(data["verdict"])
+        if failure := data.get("failure"):
+            data["failure"] = Failure(**{**failure, "faults": tuple(failure["faults"])})
         return cls(**data)
 
 

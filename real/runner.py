@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from harness.compute import Compute
+from harness.coverage import count_marks
 from harness.errors import ScenarioFailed
 from harness.runner import Evidence, RunResult, Scenario, play, verdict_of
 from harness.verdict import RunSettings
@@ -79,7 +80,11 @@ class RealRunner:
             result.events = len(events)
             result.commits = world.history.commits()
             result.evidence = Evidence(
-                backend.logs(), events, world.faults.effects(), dict(world.judged)
+                backend.logs(),
+                events,
+                world.faults.effects(),
+                dict(world.judged),
+                count_marks(events),
             )
 
     def close(self) -> None:

@@ -5,11 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from harness.coverage import count_marks
+from harness.errors import NotLive
 from harness.runner import DeferredEvents, Evidence, RunResult, Scenario, play, verdict_of
 from harness.verdict import RunSettings
 from harness.walgen import WalgenCompute
 from harness.world import World
 from sim.backend import SimBackend
+from sim.errors import Deadlock, Livelock
 from sim.loop import LoopOptions, SimLoop
 from sim.policy import Fifo, Pct, Policy, SeededRandom
 from sim.run import run_on
@@ -38,6 +41,9 @@ class SimRunner:
             run_on(loop, lambda: play(world, scenario))
         except (KeyboardInterrupt, SystemExit):
             raise
+        except (Deadlock, Livelock) as stuck:
+            error = NotLive(str(stuck), checker=type(stuck).__name__.lower())
+            error.__cause__ = stuck
         except BaseException as raised:
             error = raised
         return RunResult(
@@ -54,6 +60,7 @@ class SimRunner:
                 DeferredEvents(loop.trace.events),
                 world.faults.effects(),
                 dict(world.judged),
+                count_marks(backend.observations()),
             ),
         )
 

@@ -17,7 +17,7 @@ class Mark(Enum):
     """What was reached, after the role that it is a state of."""
 
     # Safekeeper: elections.
-    VOTE_REFUSED = "safekeeper: a vote was refused, the term was given to another"
+    VOTE_REFUSED = "safekeeper: a vote was asked for in a term that is over"
     FLUSHED_BEFORE_VOTE = "safekeeper: WAL was accepted and not flushed when an election came"
     WAL_CUT = "safekeeper: flushed WAL was cut where it parts from the winner's"
     CUT_REFUSED = "safekeeper: a late or wrong order to cut was refused"
@@ -31,7 +31,6 @@ class Mark(Enum):
     NEW_SEGMENT = "safekeeper: WAL grew into another segment"
     # Safekeeper: readers, peers.
     COMMIT_FROM_PEER = "safekeeper: a peer told of a commit that no proposer had told of"
-    OLD_WAL_READ = "safekeeper: WAL was read back from disk for a reader that lags"
     RECOVERY_READER_DEPOSED = "safekeeper: a proposer in recovery was cut off by a newer vote"
     PROPOSER_SILENT = "safekeeper: a proposer was hung up on for its silence"
     READER_SILENT = "safekeeper: a reader was hung up on for its silence"
@@ -44,7 +43,6 @@ class Mark(Enum):
     DONOR_FAILED = "walproposer: the donor of a recovery failed"
     CATCH_UP_FROM_PEER = "walproposer: a lagging safekeeper got WAL that memory no longer held"
     CATCH_UP_FAILED = "walproposer: the source of a lagging safekeeper's WAL failed"
-    LATE_VOTER = "walproposer: a safekeeper came back after the election"
     PARTED_VOTER = "walproposer: a safekeeper was told to cut what it had flushed"
     SAFEKEEPER_SILENT = "walproposer: a safekeeper was hung up on for its silence"
     STANDSTILL = "walproposer: a term that led nowhere was given up"
@@ -56,7 +54,6 @@ class Mark(Enum):
     # Pageserver: ingest.
     INGEST_HELD_BACK = "pageserver: ingest waited for the disk"
     STREAM_LEFT = "pageserver: a stream of WAL that stood still was left for another"
-    STREAM_LOST = "pageserver: a stream of WAL broke"
     TIMELINE_BROKEN = "pageserver: a timeline stopped for good"
     # Pageserver: layers.
     FLUSH_REPEATED = "pageserver: a flush failed and was tried again"

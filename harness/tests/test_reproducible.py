@@ -45,6 +45,13 @@ def event(value: int) -> Event:
     return Event(1.5, "sk0", "lsn", {"value": value})
 
 
+def test_the_sample_can_be_turned_off() -> None:
+    runner = ScriptedRunner(("a", []), ("b", []))
+    result = run_and_sample(runner, nothing, RunSettings("sim", "walgen", 0), every=0)
+    assert result.verdict is Verdict.PASSED
+    assert runner.runs == 1
+
+
 @pytest.mark.parametrize(
     ("digest", "seed", "runs"), [("a", 0, 2), ("a", EVERY, 2), ("a", 1, 1), ("", 0, 1)]
 )
@@ -60,14 +67,19 @@ def test_which_runs_are_in_the_sample(digest: str, seed: int, runs: int) -> None
     [
         (
             [event(1), event(3)],
-            r"event 1 is \[1.500000 sk0 lsn value=2\] in the first and \[.*value=3\]",
+            r"event 1 is the first that differs:\n    both  1.500000 sk0 lsn value=1\n"
+            r"  > first 1.500000 sk0 lsn value=2\n    first 1.500000 sk0 lsn value=9\n"
+            r"  > next  1.500000 sk0 lsn value=3$",
         ),
-        ([event(1)], "event 1 is .*value=2.* in the first and missing in the next"),
-        ([event(1), event(2)], "every event is the same"),
+        (
+            [event(1)],
+            r"> first 1.500000 sk0 lsn value=2\n    first .*value=9\n  > next  \(no more events\)",
+        ),
+        ([event(1), event(2), event(9)], "every event is the same"),
     ],
 )
 def test_the_first_difference_is_named(other: list[Event], where: str) -> None:
-    runner = ScriptedRunner(("a", [event(1), event(2)]), ("b", other))
+    runner = ScriptedRunner(("a", [event(1), event(2), event(9)]), ("b", other))
     result = run_and_sample(runner, nothing, RunSettings("sim", "walgen", 0))
     assert result.verdict is Verdict.ERROR
     assert isinstance(result.error, NotReproducible)

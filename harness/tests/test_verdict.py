@@ -2,7 +2,7 @@
 
 import pytest
 
-from harness.errors import CheckFailed, HarnessError, NodeDied, NotLive
+from harness.errors import CheckFailed, HarnessError, NodeDied, NotLive, ScenarioFailed
 from harness.runner import Inconclusive, verdict_of
 from harness.verdict import (
     EXIT_CODES,
@@ -38,6 +38,9 @@ RECORD = RunRecord(
         (ConnectionResetError("node is gone"), Verdict.FAILED),
         (HarnessError("no such node"), Verdict.ERROR),
         (Inconclusive("nothing committed"), Verdict.INCONCLUSIVE),
+        (ScenarioFailed.of([{"exception": CheckFailed("lost", checker="x")}]), Verdict.FAILED),
+        (ScenarioFailed.of([{"exception": Inconclusive("nothing")}]), Verdict.INCONCLUSIVE),
+        (ScenarioFailed.of([{"message": "spoilt"}]), Verdict.ERROR),
     ],
 )
 def test_verdict_tells_whose_fault_it_was(error, verdict):

@@ -11,8 +11,10 @@ ROOT = Path(__file__).resolve().parents[2]
 CONFTEST = """
 import asyncio
 import os
+from harness.backend import Event
 from harness.errors import CheckFailed, HarnessError, UnsupportedFault
 from harness.runner import Evidence, Inconclusive, RunResult, verdict_of
+from toy_told import TOLD
 
 pytest_plugins = ("harness.pytest_plugin",)
 
@@ -25,12 +27,16 @@ class ToyRunner:
 
     def run(self, scenario, settings):
         error = None
+        TOLD.clear()
         try:
             asyncio.run(scenario(settings))
         except Exception as raised:
             error = raised
+        events = [Event(0.5, "toy", "told", {"what": each}) for each in ("same", *TOLD)]
+        evidence = Evidence(events=events, marks={"wal_cut": 1})
+        digest = f"digest{settings.seed}" + "".join(TOLD)
         return RunResult(
-            settings, verdict_of(error), error, f"digest{settings.seed}", 5, 1, 2.0, 0.1, Evidence()
+            settings, verdict_of(error), error, digest, 5, 1, 2.0, 0.1, evidence
         )
 
     def close(self):
@@ -56,12 +62,13 @@ BENCHES = {"toy": lambda: {"speed": 3}, "broken": broken_bench}
 
 SCENARIOS = """
 import asyncio
+import os
 from pathlib import Path
 
 import pytest
-from harness.errors import CheckFailed, UnsupportedFault
+from harness.errors import CheckFailed, NodeDied, NotLive, UnsupportedFault
 from harness.runner import Inconclusive
-
+from toy_told import TOLD
 
 async def test_passes(world):
     assert world.world in ("sim", "real")
@@ -79,6 +86,37 @@ async def test_with_parameters(world, way):
 
 async def test_fails_with_a_plan(world):
     assert not world.plan
+
+
+async def test_kinds(world):
+    reasons = {
+        2: CheckFailed("key 1 is gone", checker="ledger"),
+        3: NotLive("stuck", checker="eventually"),
+        4: NodeDied("sk0 ended"),
+        5: ConnectionResetError("it is gone"),
+        6: Inconclusive("nothing happened"),
+    }
+    if world.seed in reasons:
+        raise reasons[world.seed]
+
+
+async def test_exits_at_seed_3(world):
+    if world.seed == 3:
+        os._exit(7)
+
+
+async def test_asks_the_process(world):
+    TOLD.append(str(os.getpid()))
+
+
+async def test_asks_the_hash_seed(world):
+    TOLD.append(str(hash("sk0")))
+
+
+async def test_remembers(world):
+    if not Path("ran").exists():
+        Path("ran").touch()
+        TOLD.append("first of all")
 
 
 async def test_skips(world):
@@ -114,6 +152,7 @@ def test_compares_worlds(run_in):
 def suite(tmp_path):
     """A directory with toy worlds and scenarios."""
     (tmp_path / "conftest.py").write_text(CONFTEST)
+    (tmp_path / "toy_told.py").write_text("TOLD = []\n")
     (tmp_path / "test_toy.py").write_text(SCENARIOS)
     return tmp_path
 

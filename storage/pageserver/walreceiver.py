@@ -115,7 +115,6 @@ class WalReceiver:
         except ShutdownRequested:
             raise
         except (OSError, EOFError, ProtocolError, PortError, RequestError, ServerError) as error:
-            reach(Mark.STREAM_LOST)
             self._lost(address, error)
         except Exception as error:
             self._alarm(error)

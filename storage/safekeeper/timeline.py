@@ -140,7 +140,7 @@ class Timeline:
             if self.acceptor.term != term and isinstance(message, VoteRequest):
                 emit("term", **self._ids, term=message.term)
                 emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
-            elif isinstance(message, VoteRequest):
+            elif isinstance(message, VoteRequest) and message.term < term:
                 reach(Mark.VOTE_REFUSED)
             if self.acceptor.flush_lsn < flush_lsn:
                 reach(Mark.WAL_CUT)
@@ -328,5 +328,4 @@ class Timeline:
             )
         if begin_lsn >= self._recent.begin_lsn:
             return self._recent.read(begin_lsn, end_lsn)
-        reach(Mark.OLD_WAL_READ)
         return await self.segments.read(begin_lsn, end_lsn)

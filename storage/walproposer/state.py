@@ -146,7 +146,6 @@ class Campaign:
         if vote.term < self.term:
             raise ProtocolError(f"{peer.name} answers a vote for {self.term} with {vote.term}")
         if self.phase is Phase.LEADING:
-            reach(Mark.LATE_VOTER)
             return [self._start_streaming(peer)]
         if self.phase is not Phase.VOTING:
             return []
