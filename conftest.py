@@ -100,12 +100,13 @@ def bank() -> Sequence[Bug]:
 
 HUNTING_GROUNDS = (
     "scenarios/test_power_cuts.py::test_power_cuts",
-    "scenarios/test_campaign.py::test_campaign[swarm]",
-    "scenarios/test_elections.py::test_leaders_come_and_go",
-    "scenarios/test_impatient_operator.py::test_last_answer_counts",
-    "scenarios/test_branch_tree.py::test_tree_of_branches",
+    "scenarios/test_pageserver_storms.py::test_pageserver_storms",
     "scenarios/test_settling.py::test_idle_timeline_settles[broker]",
     "scenarios/test_settling.py::test_idle_timeline_settles[callmemaybe]",
+    "scenarios/test_branch_tree.py::test_tree_of_branches",
+    "scenarios/test_elections.py::test_leaders_come_and_go",
+    "scenarios/test_impatient_operator.py::test_last_answer_counts",
+    "scenarios/test_campaign.py::test_campaign[swarm]",
 )
 """General scenarios that bugs are hunted with, in turn; none is made for one bug."""
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from harness.backend import Backend
-from harness.fault_ports import Switch
+from harness.fault_ports import NO_FAULTS, ServiceFaults, Switch
 from harness.nodes import NodeHandle
 
 
@@ -94,6 +94,15 @@ class Faults:
         """S3 is away."""
         async with _outage(self._backend.object_store):
             yield
+
+    @asynccontextmanager
+    async def object_store_faults(self, faults: ServiceFaults) -> AsyncIterator[None]:
+        """Requests to S3 fail by chance, in these ways."""
+        self._backend.object_store.inject(faults)
+        try:
+            yield
+        finally:
+            self._backend.object_store.inject(NO_FAULTS)
 
     @asynccontextmanager
     async def broker_outage(self) -> AsyncIterator[None]:

@@ -15,7 +15,7 @@ import pytest
 
 from harness.cluster import Cluster
 from harness.endpoint_handle import EndpointHandle
-from harness.errors import NotLive
+from harness.errors import NodeDied, NotLive
 from harness.nodes import SafekeeperHandle
 from harness.topology import KIB, MIB, Topology
 from harness.workload import Load, LoadOptions
@@ -34,6 +34,7 @@ def draw_topology(chance: random.Random) -> Topology:
             "control_file_save_s": chance.choice([0.05, 5.0]),
             "broker_publish_s": chance.choice([0.2, 1.0]),
             "recent_wal_bytes": chance.choice([0, MIB]),
+            "send_bytes_max": chance.choice([100, 128 * KIB]),
         },
         pageserver_options={"checkpoint_distance": chance.choice([8, 1024]) * KIB},
     )
@@ -63,7 +64,7 @@ class PowerCuts:
             up = [each for each in self._safekeepers if each not in cut[:late]]
             leading = asyncio.create_task(self._lead())
             troubles = [self._come_back(safekeeper, leading) for safekeeper in cut[:late]]
-            await asyncio.gather(leading, self._hang(self.chance.choice(up), leading), *troubles)
+            await asyncio.gather(leading, self._disturb(self.chance.choice(up), leading), *troubles)
 
     def _load(self, leader: EndpointHandle) -> Load:
         clients = self.chance.choice([1, 4, 40])
@@ -97,10 +98,18 @@ class PowerCuts:
             await load.progress(commits, within_s=within_s)
 
     async def _lead(self) -> None:
-        """The next compute is elected, while the one before may live on, and know of nothing."""
+        """The next compute is elected, or both compete; the one before may live on, unaware."""
         self._endpoints.reverse()
+        candidates = [each for each in self._endpoints if not each.running]
+        if self.chance.random() < 0.6:
+            candidates = candidates[:1]
+        await asyncio.gather(*(self._campaign(each) for each in candidates))
         if not self._endpoints[0].running:
-            await self._endpoints[0].start()
+            self._endpoints.reverse()
+
+    async def _campaign(self, endpoint: EndpointHandle) -> None:
+        with suppress(NodeDied):  # Another one may win, also in the moment of victory.
+            await endpoint.start()
 
     async def _come_back(self, safekeeper: SafekeeperHandle, leading: asyncio.Task[None]) -> None:
         """In the middle of the election, or when it is over."""
@@ -108,12 +117,17 @@ class PowerCuts:
         await asyncio.wait([leading], timeout=moment_s)
         await safekeeper.start()
 
-    async def _hang(self, safekeeper: SafekeeperHandle, leading: asyncio.Task[None]) -> None:
-        """The disk of one that is up hangs for a moment of the election, or not."""
-        if self.chance.random() < 0.5:
-            async with self.world.faults.disk_stall(safekeeper):
-                moment_s = self.chance.choice([0.01, 0.1]) * self.chance.random()
-                await asyncio.wait([leading], timeout=moment_s)
+    async def _disturb(self, safekeeper: SafekeeperHandle, leading: asyncio.Task[None]) -> None:
+        """During the election the disk of one that is up hangs, or its connections break."""
+        moment_s = self.chance.choice([0.01, 0.1]) * self.chance.random()
+        match self.chance.randrange(3):
+            case 0:
+                async with self.world.faults.disk_stall(safekeeper):
+                    await asyncio.wait([leading], timeout=moment_s)
+            case 1:
+                for _ in range(4):
+                    await asyncio.wait([leading], timeout=moment_s / 4)
+                    self.world.faults.reset(self._endpoints[0].name, safekeeper.name)
 
     async def end_all(self) -> None:
         """Computes die, unless they were deposed already."""

@@ -19,6 +19,8 @@ from harness.world import World
 from storage.ids import TenantTimelineId
 
 SETTLES_WITHIN_S = 45.0
+TOLD_WITHIN_S = 2.5
+"""Safekeepers tell each other every second; a pageserver leaves one that lags after three."""
 PROMPT_S = 2.0
 HEARTBEATS_S = (1.0, 8.0)
 """With the longer one, whoever waits for a heartbeat is late."""

@@ -20,13 +20,12 @@ from storage.safekeeper.sender import WalSender
 from storage.safekeeper.state import Acceptor, Effect, PersistControl, Reply, TruncateWal
 from storage.safekeeper.timeline import Timeline
 from storage.walproposer import state as proposer_state
-from storage.walproposer.campaign import Committed, Established, Peer, Send
+from storage.walproposer.campaign import Committed, Established, Peer
 from storage.walproposer.campaign import Effect as CampaignEffect
 from storage.walproposer.state import Campaign
 
 FAMILY = "own"
 
-_start_streaming = Campaign._start_streaming
 _sender_limit = WalSender._limit_lsn
 _vote = Acceptor._vote
 
@@ -55,13 +54,6 @@ def _commit_before_the_epoch(self: Campaign) -> list[CampaignEffect]:
         self.established = True
         effects.append(Established())
     return effects
-
-
-def _flush_of_an_earlier_connection(self: Campaign, peer: Peer) -> Send:
-    flush_lsn = peer.flush_lsn
-    message = _start_streaming(self, peer)
-    peer.flush_lsn = flush_lsn
-    return message
 
 
 def _deaf_to_higher_terms(
@@ -215,8 +207,6 @@ BUGS: Sequence[Bug] = (
           (proposer_state, "_log_position", _longest_log)),
     _slip("own-commit-before-epoch", "O1 O2", "elections with an uncommitted tail",
           (Campaign, "_advance_commit", _commit_before_the_epoch)),
-    _slip("own-flush-remembered", "O1", "a safekeeper reconnects after its log was cut",
-          (Campaign, "_start_streaming", _flush_of_an_earlier_connection)),
     _slip("own-deaf-leader", "O1 O10", "a leader that was replaced lives on",
           (Campaign, "_append_response", _deaf_to_higher_terms)),
     _slip("own-votes-again", "O5", "two candidates", (Acceptor, "_may_vote", _vote_again)),

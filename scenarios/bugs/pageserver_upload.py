@@ -13,7 +13,7 @@ from storage.pageserver.layer_file import LayerWriter
 from storage.pageserver.layer_files import LayerFiles, make_directory
 from storage.pageserver.layer_name import LayerName
 from storage.pageserver.timeline import FrozenLayer, Timeline
-from storage.pageserver.upload_queue import UPLOADS_AT_ONCE, Operation, PutIndex, UploadQueue
+from storage.pageserver.upload_queue import UPLOADS_AT_ONCE, Operation, UploadQueue
 from storage.ports import File
 
 FAMILY = "pageserver-upload"
@@ -26,8 +26,8 @@ def _consistent_with_open_layers(self: Timeline, frozen: FrozenLayer) -> Lsn:
     return self.last_record_lsn
 
 
-def _deletes_join(self: UploadQueue, batch: list[Operation], operation: Operation) -> bool:
-    return len(batch) < UPLOADS_AT_ONCE and not isinstance(operation, PutIndex)
+def _all_at_once(self: UploadQueue, batch: list[Operation], operation: Operation) -> bool:
+    return len(batch) < UPLOADS_AT_ONCE
 
 
 async def _load_from_directory(
@@ -78,7 +78,7 @@ BUGS = (
     Bug(
         "upload-put-delete-reordered", FAMILY, "hard", ("O7", "O8"),
         "a0e61145c8 = PR #5890; issue #5878",
-        replacements=(Replacement(UploadQueue, "_may_join", _deletes_join),),
+        replacements=(Replacement(UploadQueue, "_may_join", _all_at_once),),
         applies="a pageserver dies, or the object store fails, while compaction is uploaded",
     ),
     Bug(
