@@ -3,12 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+FIRST ?= 0
 SEEDS ?= 1000
+SCENARIOS ?= 'scenarios/test_campaign.py::test_campaign[swarm]'
 # A test that hangs fails with the stacks of all threads, before CI gives the whole suite up.
 TEST_TIMEOUT_S ?= 480
 STAMP := $(VENV)/.installed
 
-.PHONY: venv demo test lint format bench sweep clean
+.PHONY: venv demo test lint format bench sweep regress clean
 
 venv: $(STAMP)
 
@@ -40,9 +42,12 @@ bench: venv
 	  $(BIN)/python -m harness bench $$name || exit 1; done
 
 sweep: venv
-	$(BIN)/python -m harness sweep "scenarios/test_tenant_migration.py::test_tenant_migration_with_load[broker]" \
-	  --seeds 0:$(SEEDS) --jobs $(JOBS)
+	$(BIN)/python -m harness sweep $(SCENARIOS) --jobs $(JOBS) \
+	  --seeds $(FIRST):$$(($(FIRST) + $(SEEDS)))
+
+regress: venv
+	$(BIN)/python -m harness regress --jobs $(JOBS)
 
 clean:
 	rm -rf $(VENV) *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
-	rm -rf reports/index.html reports/runs reports/allure-results
+	rm -rf reports/index.html reports/runs reports/allure-results .seawall
