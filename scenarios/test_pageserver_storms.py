@@ -161,6 +161,7 @@ class Storms:
             await endpoint.scan(FIRST_KEY, FIRST_KEY + KEYS)
 
 
+@pytest.mark.worlds("sim", reason="pageservers end in the middle of uploads, at drawn instants")
 @pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
 async def test_pageserver_storms(world: World) -> None:
     """Five storms; whatever was committed is read after each of them."""

@@ -37,7 +37,7 @@ BUGS = (
         "branch-head-read-before-lock", FAMILY, "medium", ("O13",),
         "1f5918b36d = PR #2053; regression ddceb9e6cd = PR #5535, issue #5531",
         standing=Standing.WAITING,
-        reason="nothing raises the cutoff yet, so no branch point can fall behind it",
+        reason="comes with the complete pageserver: garbage collection, which raises the cutoff",
     ),
     Bug(
         "branch-ancestor-not-caught-up", FAMILY, "hard", ("O6",),

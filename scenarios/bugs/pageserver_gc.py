@@ -6,7 +6,7 @@ from harness.bug import Bug, Standing
 
 FAMILY = "pageserver-gc"
 LATER = Standing.WAITING
-NO_GC = "the pageserver collects no garbage yet: nothing raises the cutoff or removes a layer by it"
+NO_GC = "comes with the complete pageserver: garbage collection, which raises the cutoff"
 
 BUGS = (
     Bug("gc-child-needs-older-layers", FAMILY, "medium", ("O6",), "6f7ebe6e01",

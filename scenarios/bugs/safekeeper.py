@@ -144,21 +144,25 @@ BUGS = (
     Bug(
         "sk-pull-ignores-term-change", FAMILY, "hard", ("O2", "O1"),
         "d8b2a49c55 = PR #7944; issue #6340",
-        standing=LATER, reason="no safekeeper copies a timeline from a peer yet",
+        standing=LATER,
+        reason="comes with the complete safekeeper: copies of a timeline from a peer",
     ),
     Bug(
         "sk-pull-races-wal-removal", FAMILY, "medium", ("O10", "O12"),
         "29a41fc7b9; reproducer 3797566c36; PR #7944",
-        standing=LATER, reason="neither copies of timelines nor removal of WAL exist yet",
+        standing=LATER,
+        reason="comes with the complete safekeeper: copies of timelines, and removal of WAL",
     ),
     Bug(
         "sk-offload-by-newcomer", FAMILY, "hard", ("O2", "O8", "O10"),
         "a51b2dac9a; issue #2432, cleaned up in 65b4e6e7d6",
-        standing=LATER, reason="neither backup of WAL nor changes of membership exist yet",
+        standing=LATER,
+        reason="comes with the complete safekeeper: backup of WAL, and newcomers",
     ),
     Bug(
         "sk-offload-leader-task-leak", FAMILY, "medium", ("O11", "O10"),
         "0b93253b3c (issue #1815), a42eba3cd7",
-        standing=LATER, reason="no safekeeper campaigns for the backup of WAL yet",
+        standing=LATER,
+        reason="comes with the complete safekeeper: the election of who backs WAL up",
     ),
 )  # fmt: skip

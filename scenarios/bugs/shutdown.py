@@ -76,6 +76,7 @@ BUGS = (
     Bug(
         "delete-ignores-running-handlers", FAMILY, "medium", ("O11",),
         "33dce25af8 = PR #9364 (issues #8972, #8974); 8ae6f656a6 = PR #10628",
-        standing=Standing.WAITING, reason="no safekeeper deletes a timeline yet",
+        standing=Standing.WAITING,
+        reason="comes with the complete safekeeper: deletion of timelines",
     ),
 )  # fmt: skip
