@@ -9,6 +9,7 @@ from http import HTTPStatus
 from harness.endpoint import OutcomeUnknown, Refused
 from harness.errors import CheckFailed, NodeDied, NotLive
 from storage.http.client import HttpError
+from storage.wire.errors import ServerError
 
 ORACLES: Mapping[str, str] = {
     "O1": "acknowledged commits are durable",
@@ -82,7 +83,7 @@ def oracle_of(error: BaseException) -> str:
         return found or ("O10" if isinstance(error, NotLive) else OTHER)
     if isinstance(error, HttpError):
         return "O12" if error.status == HTTPStatus.INTERNAL_SERVER_ERROR else "O13"
-    if isinstance(error, Refused):
+    if isinstance(error, Refused | ServerError):
         return "O12" if error.sqlstate.startswith(INTERNAL) else "O13"
     return "O12" if isinstance(error, OutcomeUnknown) else OTHER
 

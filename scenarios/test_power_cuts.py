@@ -64,7 +64,9 @@ class PowerCuts:
             up = [each for each in self._safekeepers if each not in cut[:late]]
             leading = asyncio.create_task(self._lead())
             troubles = [self._come_back(safekeeper, leading) for safekeeper in cut[:late]]
-            await asyncio.gather(leading, self._disturb(self.chance.choice(up), leading), *troubles)
+            troubles.append(self._hang(self.chance.choice(up), leading))
+            troubles.append(self._break(self.chance.choice(up), leading))
+            await asyncio.gather(leading, *troubles)
 
     def _load(self, leader: EndpointHandle) -> Load:
         clients = self.chance.choice([1, 4, 40])
@@ -117,17 +119,18 @@ class PowerCuts:
         await asyncio.wait([leading], timeout=moment_s)
         await safekeeper.start()
 
-    async def _disturb(self, safekeeper: SafekeeperHandle, leading: asyncio.Task[None]) -> None:
-        """During the election the disk of one that is up hangs, or its connections break."""
-        moment_s = self.chance.choice([0.01, 0.1]) * self.chance.random()
-        match self.chance.randrange(3):
-            case 0:
-                async with self.world.faults.disk_stall(safekeeper):
-                    await asyncio.wait([leading], timeout=moment_s)
-            case 1:
-                for _ in range(4):
-                    await asyncio.wait([leading], timeout=moment_s / 4)
-                    self.world.faults.reset(self._endpoints[0].name, safekeeper.name)
+    async def _hang(self, safekeeper: SafekeeperHandle, leading: asyncio.Task[None]) -> None:
+        """The disk of one that is up hangs for a part of the election, or not at all."""
+        if self.chance.random() < 0.6:
+            async with self.world.faults.disk_stall(safekeeper):
+                moment_s = self.chance.choice([0.02, 0.2]) * self.chance.random()
+                await asyncio.wait([leading], timeout=moment_s)
+
+    async def _break(self, safekeeper: SafekeeperHandle, leading: asyncio.Task[None]) -> None:
+        """Connections of one that is up break again and again, or not at all."""
+        for _ in range(self.chance.choice([0, 0, 4])):
+            await asyncio.wait([leading], timeout=0.02 * self.chance.random())
+            self.world.faults.reset(self._endpoints[0].name, safekeeper.name)
 
     async def end_all(self) -> None:
         """Computes die, unless they were deposed already."""
