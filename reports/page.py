@@ -23,6 +23,7 @@ from reports.model import (
     failures_without_record,
     matrix,
 )
+from reports.rare_states import rare_states
 from reports.scenario_ids import rerun_line
 from reports.session import Session
 from reports.spacetime import diagrams, left_out
@@ -89,6 +90,7 @@ def render(records: Records, artifacts: Path, session: Session | None = None) ->
             failures=failures_without_record(session, records.runs) if session else [],
             rerun_line=rerun_line,
             id=id,
+            states=rare_states(records.runs),
             mark_legend=LEGEND,
             wall_s=sum(record.wall_s for record in records.runs),
             virtual_s=sum(record.virtual_s for record in records.runs),

@@ -31,7 +31,7 @@ MAY_IMPORT: dict[str, tuple[str, ...]] = {
     "real": ("real", "harness", *CONTRACTS, *CLIENTS),
     "harness": ("harness", *CONTRACTS, *CLIENTS),
     "scenarios": ("scenarios", "harness", *CONTRACTS),
-    "reports": ("reports", "harness.verdict"),
+    "reports": ("reports", "harness.verdict", "harness.coverage"),
 }
 """Prefixes of our own modules that each package may import."""
 

@@ -1,15 +1,17 @@
 """The report shows every run, is whole in one file, is bounded, and says what it left out."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 
-from harness.verdict import Verdict, append_record
+from harness.verdict import Failure, Verdict, append_record
 from reports import page as page_module
 from reports.__main__ import main
 from reports.model import SECTIONS_MAX, Records
 from reports.page import OPEN_MAX, render, write_report
+from reports.rare_states import rare_states
 from reports.session import Outcome, Session
 from reports.tests.runs_made_up import record, write_evidence
 
@@ -246,3 +248,31 @@ def test_command_line_names_a_place_it_cannot_write(tmp_path, capsys, monkeypatc
 
     assert main() == 2
     assert capsys.readouterr().err.startswith(f"seawall: cannot write {output}: ")
+
+
+def test_rare_states_are_shown_by_world_and_those_never_reached_first(tmp_path):
+    runs = [record(seed) for seed in range(3)] + [record(world="real")]
+    marked = [replace(runs[0], marks={"wal_cut": 3, "gone_since": 1})]
+    marked += [replace(runs[1], marks={"wal_cut": 2}), *runs[2:]]
+    page = draw(tmp_path, marked)
+    states = {state.name: state for state in rare_states(marked)}
+
+    assert Checker(page).open == []
+    assert states["wal_cut"].times == {"real": 0, "sim": 5}
+    assert states["wal_cut"].runs == {"real": 0, "sim": 2}
+    assert not states["deposed"].reached
+    table = page.partition('id="rare-states"')[2].partition("</table>")[0]
+    assert table.count("<tr>") == len(states) + 1
+    assert "5 times in 2 runs" in table
+    assert table.index("deposed") < table.index("wal_cut")
+    assert "gone_since" not in table
+    assert f"1 of {len(states)} declared states were reached" in page
+
+
+def test_a_page_of_runs_without_marks_says_nothing_of_rare_states(page):
+    assert "Rare states" not in page
+
+
+def test_the_kind_of_a_failure_is_named(tmp_path):
+    red = replace(record(1, Verdict.FAILED), failure=Failure("liveness", "NotLive: x", "y.py z"))
+    assert '<b class="failed">failed (liveness)</b>' in draw(tmp_path, [record(), red])
