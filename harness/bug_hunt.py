@@ -13,10 +13,10 @@ from dataclasses import dataclass
 
 from harness.bug_catch import Catch, read_catches
 from harness.errors import HarnessError
-from harness.job_pool import job_pool
 from harness.single import run_seeds
 from harness.temporary import scratch_directory
 from harness.verdict import RunRecord, RunSettings, Verdict
+from harness.workers import results
 
 SEEDS_BETWEEN_ROOTS = 100_000
 CHUNKS = (1, 2, 5, 10)
@@ -163,11 +163,10 @@ def control(
     ]
     runs = 0
     red: list[RunRecord] = []
-    with job_pool(jobs) as pool:
-        for count, found in pool.imap_unordered(_control, work):
-            runs += count
-            red += found
-            seen(runs)
+    for count, found in results(_control, work, jobs=jobs):
+        runs += count
+        red += found
+        seen(runs)
     return Control(runs, time.monotonic() - started_s, tuple(red))
 
 
@@ -185,8 +184,7 @@ def hunt_all(
 ) -> list[Hunt]:
     """Every hunt, spread over processes; ``seen`` is told of each as it ends."""
     hunts: list[Hunt] = []
-    with job_pool(jobs) as pool:
-        for hunt in pool.imap_unordered(go, quarries):
-            hunts.append(hunt)
-            seen(hunt)
+    for hunt in results(go, quarries, jobs=jobs):
+        hunts.append(hunt)
+        seen(hunt)
     return hunts

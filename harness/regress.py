@@ -6,9 +6,7 @@ import dataclasses
 import re
 from pathlib import Path
 
-from harness.errors import HarnessError
 from harness.faulting.minimise import noted_plan, write_plan
-from harness.job_pool import job_pool
 from harness.regressions import (
     REGRESSIONS,
     Regression,
@@ -19,6 +17,7 @@ from harness.regressions import (
 from harness.single import run_once
 from harness.temporary import scratch_directory
 from harness.verdict import RunRecord, Verdict, exit_code
+from harness.workers import results
 
 PLANS = "plans"
 """Where plans are kept, beside the list."""
@@ -27,24 +26,18 @@ PLANS = "plans"
 def run_all(jobs: int) -> int:
     """Run every entry in sim; prints what is not green and one closing line; the exit code."""
     known = read_regressions(REGRESSIONS)
-    with job_pool(jobs) as pool:
-        found = pool.map(_run, known, chunksize=1)
     counts = dict.fromkeys(Verdict, 0)
-    for regression, outcome in zip(known, found, strict=True):
-        if isinstance(outcome, str):
-            raise HarnessError(f"{REGRESSIONS}, {regression.scenario}: {outcome}")
-        counts[outcome.verdict] += 1
-        if outcome.verdict is not Verdict.PASSED:
-            print(f"replay: {outcome.replay}\n  once: {regression.cause}\n  {outcome.message}")
+    for regression, record in results(_run, known, jobs=jobs):
+        counts[record.verdict] += 1
+        if record.verdict is not Verdict.PASSED:
+            print(f"replay: {record.replay}\n  once: {regression.cause}\n  {record.message}")
     print(" ".join([f"regressions={len(known)}", *(f"{v}={counts[v]}" for v in Verdict)]))
     return exit_code(counts)
 
 
-def _run(regression: Regression) -> RunRecord | str:
-    try:
-        return run_once(regression.scenario, regression.settings(REGRESSIONS.parent))
-    except HarnessError as error:
-        return str(error)
+def _run(regression: Regression) -> tuple[Regression, RunRecord]:
+    record = run_once(regression.scenario, regression.settings(REGRESSIONS.parent))
+    return regression, record
 
 
 def add(regression: Regression, evidence: str = "") -> str:

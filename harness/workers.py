@@ -9,15 +9,18 @@ from __future__ import annotations
 import contextlib
 import multiprocessing
 import os
+import shutil
+import signal
+import tempfile
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from multiprocessing.connection import Connection, wait
 from typing import Any, Generic, TypeVar
 
 from harness.errors import HarnessError
-from harness.job_pool import begin
 from harness.temporary import scratch_directory
 
 Job = TypeVar("Job")
@@ -169,6 +172,32 @@ def workers(
             found.close()
 
 
+@dataclass(frozen=True)
+class _Once(Generic[Job, Found]):
+    function: Callable[[Job], Found]
+
+    def __call__(self, job: Job, tell: Callable[[Found], object]) -> None:
+        tell(self.function(job))
+
+
+def results(function: Callable[[Job], Found], work: Iterable[Job], *, jobs: int) -> Iterator[Found]:
+    """What an importable function returns for each job, in the order they end.
+
+    ``HarnessError`` if it raised that, or if a process ended in the middle of it.
+    """
+    with workers(_Once(function), jobs=jobs) as pool:
+        for job in work:
+            pool.submit(job)
+        for news in pool.news():
+            match news:
+                case Told(_, found):
+                    yield found
+                case Done(_, refusal) if refusal:
+                    raise HarnessError(refusal)
+                case Died(job, how):
+                    raise HarnessError(f"the process of {job} ended: {how}")
+
+
 def _exit(code: int | None) -> str:
     by_signal = code is not None and code < 0
     return f"signal {-code} ended it" if by_signal and code else f"it exited with code {code}"
@@ -181,7 +210,7 @@ def _dismiss(one: _Process[Any]) -> None:
 
 
 def _live(connection: Connection, directory: str, work: Work[Any, Any]) -> None:
-    begin(directory)
+    _begin(directory)
     while True:
         try:
             job = connection.recv()
@@ -207,3 +236,18 @@ def _environment(**variables: str) -> Iterator[None]:
                 del os.environ[name]
             else:
                 os.environ[name] = value
+
+
+def _begin(directory: str) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # A Ctrl-C of the terminal is for our owner.
+    tempfile.tempdir = directory
+    threading.Thread(target=_end_with_owner, args=(directory,), name="owner", daemon=True).start()
+
+
+def _end_with_owner(directory: str) -> None:
+    """An owner that was killed cannot tell its processes, which would work on for nobody."""
+    owner = multiprocessing.parent_process()
+    assert owner is not None, "this is a process of ours"
+    owner.join()
+    shutil.rmtree(directory, ignore_errors=True)
+    os._exit(1)
