@@ -136,6 +136,10 @@ def _run(arguments: argparse.Namespace) -> int:
     record = run_once(arguments.nodeid, settings, artifacts=arguments.artifacts, bug=arguments.bug)
     if record.message:
         print(record.message)
+    if record.failure:
+        print(record.failure.group)
+    if record.marks:
+        print("rare states: " + ", ".join(f"{name} ×{n}" for name, n in record.marks.items()))
     if record.artifacts:
         print(f"artifacts: {Path(arguments.artifacts, record.artifacts)}")
     print(record.line())

@@ -39,13 +39,21 @@ def run_and_sample(
     again = runner.run(scenario, settings)
     if again.digest == result.digest:
         return result
-    one, other = (list(map(shown, each.evidence.events)) for each in (result, again))
     difference = NotReproducible(
         f"seed {settings.seed} ran twice with different digests, {result.digest} and "
-        f"{again.digest}; {first_difference(one, other)}"
+        f"{again.digest}; {_where(result, again)}"
     )
     difference.__cause__ = result.error
     return dataclasses.replace(result, verdict=Verdict.ERROR, error=difference)
+
+
+def _where(result: RunResult, again: RunResult) -> str:
+    """In events that people know, or else in what the kernel notes of every instant."""
+    events = [list(map(shown, each.evidence.events)) for each in (result, again)]
+    if events[0] != events[1]:
+        return first_difference(*events)
+    entries = [list(map(str, each.evidence.trace())) for each in (result, again)]
+    return f"every event is the same, but not the trace: {first_difference(*entries)}"
 
 
 def first_difference(one: Sequence[str], other: Sequence[str]) -> str:
@@ -55,7 +63,7 @@ def first_difference(one: Sequence[str], other: Sequence[str]) -> str:
         min(len(one), len(other)),
     )
     if number == len(one) == len(other):
-        return "every event is the same, so the order of callbacks differs"
+        return "nothing that was kept differs, so the order of callbacks does"
     lines = [f"event {number} is the first that differs:"]
     lines += [f"    both  {line}" for line in one[max(0, number - BEFORE) : number]]
     for name, events in (("first", one), ("next", other)):

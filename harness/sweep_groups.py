@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -58,7 +59,17 @@ class Group:
             f"  struck in all: {faults} ({len(self.shapes)} shapes of plans)",
             f"  {self.fastest.message.splitlines()[0] if self.fastest.message else ''}",
             f"  replay: {self.fastest.replay}",
+            f"  when it is mended: {self.addition}",
         ]
+
+    @property
+    def addition(self) -> str:
+        """The command that puts the fastest reproducer on the list of regressions."""
+        settings = self.fastest.settings
+        words = ["python", "-m", "harness", "regress", "--add", self.fastest.nodeid]
+        words += ["--seed", str(settings.seed)]
+        words += ["--policy", settings.policy] if settings.policy != "random" else []
+        return f"{shlex.join(words)} --cause … --fix …"
 
 
 def grouped(records: Iterable[RunRecord]) -> list[Group]:

@@ -61,6 +61,7 @@ class SimRunner:
                 world.faults.effects(),
                 dict(world.judged),
                 count_marks(backend.observations()),
+                loop.trace.entries,
             ),
         )
 

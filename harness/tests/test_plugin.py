@@ -61,6 +61,10 @@ def test_run_ends_with_the_agreed_line(suite):
     assert passed.stdout.splitlines()[-1] == line
     assert passed.returncode == 0
     assert failed.stdout.splitlines()[-1].startswith("verdict=failed")
+    assert failed.stdout.splitlines()[-3:-1] == [
+        "safety: CheckFailed: ledger in test_toy.py test_fails_at_seed_3",
+        "rare states: wal_cut ×1",
+    ]
     assert failed.returncode == 1
     assert nothing.stdout.splitlines()[-1].startswith("verdict=inconclusive")
     assert nothing.returncode == 3
@@ -141,7 +145,7 @@ def test_a_world_that_cannot_be_made_is_an_error_with_one_sentence(suite):
     found = harness(suite, "run", "test_toy.py::test_passes", "--world", "real", WITHOUT_REAL="yes")
 
     assert found.stdout.splitlines()[0] == "HarnessError: no PostgreSQL here; install one"
-    assert found.stdout.splitlines()[1].startswith("verdict=error digest=- events=0")
+    assert found.stdout.splitlines()[-1].startswith("verdict=error digest=- events=0")
     assert found.returncode == 2
     assert "Traceback" not in found.stdout + found.stderr
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import os
 
@@ -75,7 +76,10 @@ def test_which_runs_are_in_the_sample(digest: str, seed: int, runs: int) -> None
             [event(1)],
             r"> first 1.500000 sk0 lsn value=2\n    first .*value=9\n  > next  \(no more events\)",
         ),
-        ([event(1), event(2), event(9)], "every event is the same"),
+        (
+            [event(1), event(2), event(9)],
+            "every event is the same, but not the trace: nothing that was kept differs",
+        ),
     ],
 )
 def test_the_first_difference_is_named(other: list[Event], where: str) -> None:
@@ -85,6 +89,18 @@ def test_the_first_difference_is_named(other: list[Event], where: str) -> None:
     assert isinstance(result.error, NotReproducible)
     with pytest.raises(NotReproducible, match=where):
         raise result.error
+
+
+def test_a_difference_that_no_event_shows_is_found_in_the_trace() -> None:
+    async def idles(world: World) -> None:
+        for _ in range(3):
+            await asyncio.sleep(0.25 * next(counter))
+
+    counter = itertools.count(1)
+    result = run_and_sample(SimRunner(ROLES), idles, RunSettings("sim", "walgen", 0))
+    assert isinstance(result.error, NotReproducible)
+    assert "every event is the same, but not the trace: event" in str(result.error)
+    assert "> first (" in str(result.error)
 
 
 def test_a_scenario_that_looks_outside_is_found() -> None:

@@ -66,6 +66,9 @@ def test_failures_are_grouped_by_kind_oracle_and_place_and_share_faults() -> Non
     told = "\n".join(groups[0].lines())
     assert "struck in all: kill (2 shapes of plans)" in told
     assert "--seed 3" in told
+    assert groups[0].addition == (
+        "python -m harness regress --add a.py::test_x --seed 3 --cause … --fix …"
+    )
     assert groups[0].to_json()["faults_in_all"] == ["kill"]
 
 
