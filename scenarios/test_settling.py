@@ -7,20 +7,20 @@ connections for ever, and loses them at the worst moment.
 from __future__ import annotations
 
 import random
+from contextlib import AsyncExitStack, suppress
 
 import pytest
 
 from harness.cluster import Cluster
 from harness.endpoint_handle import EndpointHandle
-from harness.errors import NotYet
+from harness.errors import NotLive, NotYet
 from harness.patience import when_ready
 from harness.topology import KIB, Discovery, Topology
+from harness.workload import LoadOptions
 from harness.world import World
 from storage.ids import TenantTimelineId
 
 SETTLES_WITHIN_S = 45.0
-TOLD_WITHIN_S = 2.5
-"""Safekeepers tell each other every second; a pageserver leaves one that lags after three."""
 PROMPT_S = 2.0
 HEARTBEATS_S = (1.0, 8.0)
 """With the longer one, whoever waits for a heartbeat is late."""
@@ -48,13 +48,33 @@ async def disturb(cluster: Cluster, chance: random.Random) -> None:
                 await node.restart()
 
 
-async def check_delivered(cluster: Cluster, timeline: TenantTimelineId) -> None:
-    """``NotYet`` until the pageserver has all that any safekeeper knows to be committed."""
-    states = [await safekeeper.timeline(timeline) for safekeeper in cluster.safekeepers]
-    committed = max(state.commit_lsn for state in states)
-    received = (await cluster.pageserver(0).timeline(timeline)).last_record_lsn
-    if received < committed:
-        raise NotYet(f"{committed} is committed, the pageserver has {received}")
+async def die_by_and_by(world: World, cluster: Cluster, endpoint: EndpointHandle) -> None:
+    """A busy compute loses its links to some safekeepers, one after the other, then its life."""
+    chance = world.generator("death")
+    options = LoadOptions(think_s=0.005, read_fraction=0.1)
+    async with AsyncExitStack() as cuts, world.load(endpoint, options) as load:
+        await load.progress(chance.randrange(1, 20))
+        for safekeeper in chance.sample(cluster.safekeepers, chance.randint(1, 3)):
+            cut = world.faults.partition(endpoint.name, safekeeper.name)
+            await cuts.enter_async_context(cut)
+            with suppress(NotLive):
+                await load.progress(5, within_s=0.003 * chance.random())
+        await endpoint.kill()
+
+
+async def check_delivered(
+    cluster: Cluster, timeline: TenantTimelineId, *, by_all: bool = True
+) -> None:
+    """``NotYet`` until the pageserver has all that any safekeeper knows to be committed, or, not
+    ``by_all``, the one it reads from: the others may know of WAL that this one never had."""
+    found = await cluster.pageserver(0).timeline(timeline)
+    asked = cluster.safekeepers
+    if not by_all:
+        source = found.walreceiver["safekeeper"]
+        asked = [each for each in asked if each.address == source] or asked
+    committed = max([(await safekeeper.timeline(timeline)).commit_lsn for safekeeper in asked])
+    if found.last_record_lsn < committed:
+        raise NotYet(f"{committed} is committed, the pageserver has {found.last_record_lsn}")
 
 
 async def check_settled(cluster: Cluster, timeline: TenantTimelineId) -> None:
@@ -96,10 +116,14 @@ async def test_idle_timeline_settles(world: World, discovery: Discovery) -> None
             await load.progress(chance.randrange(1, 60))
 
     await cluster.caught_up(cluster.pageserver(0), endpoint.timeline)
-    await endpoint.put(1, "the last commit")
-    await end_compute(endpoint, chance)
+    slowly = chance.random() < 0.5
+    if slowly:
+        await die_by_and_by(world, cluster, endpoint)
+    else:
+        await endpoint.put(1, "the last commit")
+        await end_compute(endpoint, chance)
     await world.eventually(
-        lambda: check_delivered(cluster, endpoint.timeline),
+        lambda: check_delivered(cluster, endpoint.timeline, by_all=not slowly),
         within_s=PROMPT_S,
         what="the last commit is delivered",
     )
