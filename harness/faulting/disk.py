@@ -60,11 +60,12 @@ def _claim_both(strike: Strike) -> tuple[str, ...]:
 
 def _loss(loss: Loss, name: str, what: str, counter: str) -> Fault:
     async def cause(stage: Stage, strike: Strike) -> Undo:
-        disks = [stage.backend.disk(target) for target in strike.targets]
+        dirty_s = strike.number("dirty_s", 0.0)
+        disks = [stage.backend.disk(target) for target in strike.targets] if dirty_s else []
         for disk in disks:
             disk.stall(syncs_only=True)
         try:
-            await stage.pass_time(strike.number("dirty_s"))
+            await stage.pass_time(dirty_s)
             return await crash(stage, strike, host=True, loss=loss)
         finally:
             for disk in disks:

@@ -44,9 +44,9 @@ class Strike:
     targets: tuple[str, ...] = ()
     options: Mapping[str, Option] = field(default_factory=dict)
 
-    def number(self, name: str) -> float:
-        """An option that is a number."""
-        value = self.options[name]
+    def number(self, name: str, default: float | None = None) -> float:
+        """An option that is a number; plans from before the option was there get the default."""
+        value = self.options[name] if default is None else self.options.get(name, default)
         assert isinstance(value, int | float), f"option {name} is {value!r}"
         return value
 
