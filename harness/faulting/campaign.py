@@ -26,13 +26,18 @@ from harness.world import World
 
 WARM_UP_COMMITS = 5
 LIVE_WITHIN_S = 60.0
+POSTGRES_STRETCH = 2.0
 
 
 def plan_for(world: World, profile: str) -> Plan:
-    """The plan of this run: that of ``--plan``, or else one drawn from the profile."""
+    """The plan of this run: that of ``--plan``, or else one drawn from the profile.
+
+    Faults on a cluster with a PostgreSQL last longer, for it takes seconds to start.
+    """
     if world.settings.plan:
         return Plan.read(Path(world.settings.plan))
-    return draw_plan(profile, world.generator("plan"))
+    plan = draw_plan(profile, world.generator("plan"))
+    return plan.stretched(POSTGRES_STRETCH) if world.settings.compute == "postgres" else plan
 
 
 async def run_campaign(world: World, plan: Plan) -> Nemesis:
@@ -60,7 +65,7 @@ class Campaign:
         """The whole campaign; see :func:`run_campaign`."""
         world, plan = self._world, self._plan
         world.expect_log(
-            r"crashed: Deposed|Deposed: term", reason="a primary that was replaced ends"
+            r"crashed: Deposed|Deposed: term|was deposed", reason="a primary that was replaced ends"
         )
         cluster = await world.start(plan.topology)
         endpoint = await cluster.endpoint(plan.cast().compute)

@@ -78,6 +78,7 @@ async def _give_up_claim(stage: Stage, old: EndpointHandle) -> None:
 def _hand_back(stage: Stage, old: EndpointHandle) -> Undo:
     async def undo() -> None:
         for endpoint in list(stage.cluster.endpoints.values()):
+            stage.held_down[endpoint.name] = "its rivalry is over"
             await stage.crash_compute(endpoint)
         if any("Deposed" in (stage.backend.died(node.name) or "") for node in old.nodes):
             stage.counts["compute.deposed"] += 1

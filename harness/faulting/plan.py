@@ -125,6 +125,15 @@ class Plan:
         kept = tuple(step for number, step in enumerate(self.steps) if number not in numbers)
         return dataclasses.replace(self, steps=kept)
 
+    def stretched(self, by: float) -> Plan:
+        """The same plan in slow motion: every time and length is multiplied."""
+        assert by > 0, f"time cannot pass {by} times as slowly"
+        steps = tuple(
+            dataclasses.replace(step, when=_later(step.when, by), for_s=round(step.for_s * by, 3))
+            for step in self.steps
+        )
+        return dataclasses.replace(self, steps=steps, duration_s=self.duration_s * by)
+
     def to_json(self) -> dict[str, Any]:
         """Plain data; :meth:`of_json` reads it back."""
         data: dict[str, Any] = {
@@ -166,6 +175,10 @@ class Plan:
             f"{' '.join(self.core)}{', the rest is killed' if self.kill_rest else ''}"
         )
         return "\n".join([head, *(f"  {number}: {step}" for number, step in enumerate(self.steps))])
+
+
+def _later(trigger: Trigger, by: float) -> Trigger:
+    return AtTime(round(trigger.at_s * by, 3)) if isinstance(trigger, AtTime) else trigger
 
 
 def _step_to_json(step: Step) -> dict[str, Any]:

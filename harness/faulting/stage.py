@@ -35,6 +35,8 @@ class Stage:
         """Nodes that nobody may start now, and the fault that wants it."""
         self.excused: dict[str, str] = {}
         """Nodes whose incarnation may end by itself, and why."""
+        self.starting: dict[str, asyncio.Task[None]] = {}
+        """Computes that the supervisor starts just now."""
         self.lost: dict[str, None] = {}
         """Safekeepers whose copy of the WAL is gone."""
         self.control = ControlPlane(self, traffic.primary.timeline, traffic.primary.pageserver)
@@ -76,7 +78,15 @@ class Stage:
         return True
 
     async def crash_compute(self, endpoint: EndpointHandle, *, host: bool = False) -> bool:
-        """Crash whatever runs of a compute and hang up on it; whether anything ran."""
+        """Crash whatever runs of a compute and hang up on it; whether anything ran.
+
+        Nobody is left who would go on starting it.
+        """
+        start = self.starting.get(endpoint.name)
+        if start is not None and start is not asyncio.current_task():
+            start.cancel()
+            await asyncio.gather(start, return_exceptions=True)
+            self.starting.pop(endpoint.name, None)
         ran = [await self.act(node, partial(node.kill, host=host)) for node in endpoint.nodes]
         await endpoint.disconnect()
         return any(ran)

@@ -25,7 +25,6 @@ class Supervisor:
         self._stage = stage
         self._backend: Backend = stage.backend
         self._started_s: dict[str, float] = {}
-        self._starting: dict[str, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
         """Look at every node, again and again; raises ``CheckFailed`` for a crash."""
@@ -35,7 +34,7 @@ class Supervisor:
                 self._look_at_primary(self._stage.traffic.primary)
                 await asyncio.sleep(PERIOD_S)
         finally:
-            for task in self._starting.values():
+            for task in self._stage.starting.values():
                 task.cancel()
 
     async def _look_at_storage(self) -> None:
@@ -44,16 +43,17 @@ class Supervisor:
                 await self._backend.spawn(node.spec)
 
     def _look_at_primary(self, primary: EndpointHandle) -> None:
-        task = self._starting.get(primary.name)
+        starting = self._stage.starting
+        task = starting.get(primary.name)
         if task is not None and task.done():
-            self._starting.pop(primary.name)
+            starting.pop(primary.name)
             task.result()
         if (
-            primary.name not in self._starting
+            primary.name not in starting
             and not all(node.running for node in primary.nodes)
             and self._may_start(primary.name, [node.name for node in primary.nodes])
         ):
-            self._starting[primary.name] = asyncio.create_task(
+            starting[primary.name] = asyncio.create_task(
                 self._start(primary), name=f"start of {primary.name}"
             )
 
