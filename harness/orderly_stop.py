@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
+from harness.checkers.followers import is_live
 from harness.checkers.nothing_leaked import check_connections_gone, check_tenant_gone
-from harness.checkers.storage_agrees import check_remote
+from harness.checkers.reattachment import check_reattachment
+from harness.checkers.storage_agrees import Models, check_remote
 from harness.nodes import NodeHandle, PageserverHandle
 from storage.http.client import HttpError
 
@@ -16,11 +18,12 @@ if TYPE_CHECKING:
     from harness.world import World
 
 
-async def stop_everything(world: World) -> None:
+async def stop_everything(world: World, models: Mapping[Cluster, Models]) -> None:
     """Stop computes, then pageservers, then safekeepers; ``NotLive`` if a node does not end.
 
-    ``CheckFailed`` if one still works for what has stopped or was detached, or what they leave in
-    the bucket is wrong: nobody writes there any more.
+    In between pageservers are lost, as far as time costs nothing. ``CheckFailed`` if one still
+    works for what has stopped or was detached, or what they leave in the bucket is wrong: nobody
+    writes there any more.
     """
     for cluster in world.clusters:
         for endpoint in cluster.endpoints.values():
@@ -32,6 +35,9 @@ async def stop_everything(world: World) -> None:
         # The page service has no heartbeat: it cannot tell a dead machine from an idle client.
         if not _somebody_fell_silent(world, cluster):
             await _wait_until_quiet(world, pageservers)
+        if is_live(world):
+            compared = await check_reattachment(cluster, models[cluster])
+            world.judged["reattachment"] += compared
         for pageserver in pageservers:
             await pageserver.stop()
         safekeepers = [node for node in cluster.safekeepers if node.running]

@@ -112,8 +112,8 @@ async def play(world: World, scenario: Scenario) -> None:
             await scenario(world)
             if not world.history.commits():
                 raise Inconclusive("the scenario ended without one acknowledged commit")
-            await check_world(world)
-            await stop_everything(world)
+            models = await check_world(world)
+            await stop_everything(world, models)
     finally:
         for cluster in world.clusters:
             for endpoint in cluster.endpoints.values():

@@ -117,6 +117,17 @@ ORACLES = (
         only=WAL_IS_MODELLED,
     ),
     Oracle(
+        "reattachment",
+        "lose a node and re-attach: every pageserver ends, is emptied, and has everything again "
+        "from S3 and safekeepers",
+        When.STOPPED,
+        "O8",
+        "page versions",
+        worlds=("sim",),
+        computes=WALGEN_ONLY,
+        only="takes seconds in real, where `scenarios/test_lost_pageserver.py` does it",
+    ),
+    Oracle(
         "safekeepers_agree",
         "single history: safekeepers hold the same bytes below what two know to be committed, and "
         "wherever their newest entries are of one term",

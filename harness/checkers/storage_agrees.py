@@ -10,18 +10,20 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.checkers.bucket import check_bucket, read_bucket
+from harness.checkers.pages_equal_wal import CHECKER as PAGES
 from harness.checkers.pages_equal_wal import check_pages
 from harness.checkers.safekeepers_agree import check_safekeepers_agree
 from harness.checkers.wal_explains_history import check_wal_explains
 from harness.checkers.wal_model import WalModel
-from harness.errors import NotYet
+from harness.errors import CheckFailed, NotYet
 from harness.storage_taps import PageTap, changes, wal_bytes
 from storage.http.client import HttpError
 from storage.lsn import Lsn
+from storage.wire.client import ServerError
 
 if TYPE_CHECKING:
     from harness.cluster import Cluster
-    from harness.nodes import SafekeeperHandle
+    from harness.nodes import PageserverHandle, SafekeeperHandle
     from harness.world import World
     from storage.ids import TenantTimelineId
 
@@ -31,7 +33,11 @@ MODELLED = "walgen"
 LEFTOVERS_S_MAX = 30.0
 
 
-async def check_storage(cluster: Cluster) -> None:
+Models = Mapping[str, WalModel]
+"""What the WAL of a timeline says, by timeline."""
+
+
+async def check_storage(cluster: Cluster) -> Models:
     """Ask every storage node that runs, and compare all of it with the history."""
     models: dict[str, WalModel] = {}
     for timeline in cluster.timelines:
@@ -44,6 +50,7 @@ async def check_storage(cluster: Cluster) -> None:
             explained = check_wal_explains(cluster.world.history, str(timeline), model)
             cluster.world.judged["wal_explains_history"] += explained
             await _check_pageservers(cluster, timeline, model)
+    return models
 
 
 async def _check_safekeepers(
@@ -132,17 +139,30 @@ async def _model(
 
 async def _check_pageservers(cluster: Cluster, timeline: TenantTimelineId, model: WalModel) -> None:
     for pageserver in cluster.pageservers:
-        if not pageserver.running:
-            continue
-        try:
-            found = await pageserver.timeline(timeline)
-        except HttpError as error:
-            if error.status in (404, 503):
-                continue  # It is attached elsewhere, or not yet here.
-            raise
-        if found.superseded or found.state != "Active":
-            continue
-        lowest = max(found.latest_gc_cutoff_lsn, found.ancestor_lsn or model.start_lsn)
-        tap = PageTap(pageserver, timeline)
-        compared = await check_pages(tap, model, (lowest, found.last_record_lsn))
-        cluster.world.judged["pages_equal_wal"] += compared
+        if pageserver.running:
+            compared = await check_pageserver(pageserver, timeline, model)
+            cluster.world.judged["pages_equal_wal"] += compared
+
+
+async def check_pageserver(
+    pageserver: PageserverHandle, timeline: TenantTimelineId, model: WalModel
+) -> int:
+    """Compare page versions of one pageserver; returns how many, none if it is not their home."""
+    try:
+        found = await pageserver.timeline(timeline)
+    except HttpError as error:
+        if error.status in (404, 503):
+            return 0  # It is attached elsewhere, or not yet here.
+        raise
+    if found.superseded or found.state != "Active":
+        return 0
+    lowest = max(found.latest_gc_cutoff_lsn, found.ancestor_lsn or model.start_lsn)
+    span = (lowest, found.last_record_lsn)
+    try:
+        return await check_pages(PageTap(pageserver, timeline), model, span)
+    except ServerError as error:
+        raise CheckFailed(
+            f"{pageserver.name} refuses pages of {timeline} between {span[0]} and {span[1]}, which "
+            f"it has: {error}",
+            checker=PAGES,
+        ) from error

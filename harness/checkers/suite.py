@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from harness.checkers.acknowledged_commits import check_acknowledged_commits, read_back
@@ -16,7 +17,7 @@ from harness.checkers.list_append import check_list_append
 from harness.checkers.logs import check_logs
 from harness.checkers.reads_equal_model import check_reads
 from harness.checkers.refusals import check_refusals
-from harness.checkers.storage_agrees import check_leftovers, check_storage
+from harness.checkers.storage_agrees import Models, check_leftovers, check_storage
 from harness.endpoint import Refused
 from harness.errors import Inconclusive
 
@@ -27,15 +28,19 @@ if TYPE_CHECKING:
     from harness.world import World
 
 
-async def check_world(world: World) -> None:
-    """Ask the running cluster for what was acknowledged, then judge the history."""
+async def check_world(world: World) -> Mapping[Cluster, Models]:
+    """Ask the running cluster for what was acknowledged, then judge the history.
+
+    Returns what the WAL of every cluster's timelines says.
+    """
     judged = world.judged
+    models: dict[Cluster, Models] = {}
     for cluster in world.clusters:
         read_back_of = await _read_everything_back(world, cluster)
         _check_read_back(world.history, cluster, read_back_of)
         # First of all, for it waits until tenants are active and can be compared.
         judged["admin_persists"] += await check_admin_state(cluster)
-        await check_storage(cluster)
+        models[cluster] = await check_storage(cluster)
         judged["bucket"] += await check_leftovers(cluster)
     if not is_live(world):
         judged["refusals"] += check_refusals(world.history, world.backend.events(), world.refusals)
@@ -46,6 +51,7 @@ async def check_world(world: World) -> None:
     decided = check_linearizable(world.history)
     judged["linearizable"] += decided.keys
     judged[UNDECIDED] += decided.undecided
+    return models
 
 
 async def _read_everything_back(world: World, cluster: Cluster) -> set[str]:
