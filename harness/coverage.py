@@ -1,10 +1,11 @@
-"""Which rare states runs reached, and which of the declared ones none did."""
+"""What runs reached of what they could reach: rare states of the system, faults with an effect."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from harness.backend import Event
 from storage.marks import Mark
@@ -19,26 +20,52 @@ def count_marks(events: Iterable[Event]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def count_faults(events: Iterable[Event]) -> dict[str, int]:
+    """How often each fault of the run's plan struck and had an effect, by name."""
+    counts = Counter(
+        str(event.fields["fault"])
+        for event in events
+        if event.kind == "fault" and event.fields.get("effect")
+    )
+    return dict(sorted(counts.items()))
+
+
 @dataclass
 class Coverage:
-    """Marks of many runs: how many runs reached each, and how often in all."""
+    """Over many runs: in how many each name occurred, and how often in all.
 
+    ``declared``: every name that could occur, with what it means.
+    """
+
+    declared: Mapping[str, str]
     runs: Counter[str] = field(default_factory=Counter)
     hits: Counter[str] = field(default_factory=Counter)
 
-    def add(self, marks: Mapping[str, int]) -> None:
+    def add(self, found: Mapping[str, int]) -> None:
         """Count one run."""
-        self.runs.update(marks.keys())
-        self.hits.update(marks)
+        self.runs.update(found.keys())
+        self.hits.update(found)
 
     def never(self) -> list[str]:
-        """Declared marks that no run reached, in the order of their declaration."""
-        return [name for name in MEANINGS if not self.hits[name]]
+        """Declared names that occurred in no run, in the order of their declaration."""
+        return [name for name in self.declared if not self.hits[name]]
 
-    def lines(self) -> list[str]:
-        """For people: marks that were reached, rarest first, then those that were not."""
-        reached = sorted(self.hits, key=lambda name: (self.runs[name], self.hits[name], name))
-        head = f"marks reached: {len(reached)} of {len(MEANINGS)}"
-        told = [f"  {name}: {self.hits[name]} times in {self.runs[name]} runs" for name in reached]
-        never = [f"  {name} – {MEANINGS[name]}" for name in self.never()]
-        return [head, *told, f"marks never reached: {len(never)}", *never]
+    def lines(self, what: str) -> list[str]:
+        """For people: names that occurred, rarest first, then those that did not."""
+        found = sorted(self.hits, key=lambda name: (self.runs[name], self.hits[name], name))
+        lines = [f"{what}: {len(found)} of {len(self.declared)}"]
+        lines += [f"  {name}: {self.hits[name]} times in {self.runs[name]} runs" for name in found]
+        never = self.never()
+        lines.append(f"{what}, never: {len(never)}")
+        lines += [f"  {name} – {self.declared[name]}" for name in never]
+        return lines
+
+    def to_json(self) -> dict[str, Any]:
+        """For the summary of a sweep."""
+        return {
+            "reached": {
+                name: {"times": self.hits[name], "runs": self.runs[name]}
+                for name in sorted(self.hits)
+            },
+            "never": self.never(),
+        }

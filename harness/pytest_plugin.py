@@ -261,6 +261,7 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
         artifacts=artifacts,
         failure=failure_of(result),
         marks=dict(result.evidence.marks),
+        faults=dict(result.evidence.faults),
     )
 
 

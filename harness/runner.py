@@ -63,6 +63,8 @@ class Evidence:
     """How much each oracle compared, and what it had to leave undecided."""
     marks: Mapping[str, int] = field(default_factory=dict)
     """Rare states that were reached, and how often."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Faults of the plan that had an effect, and how often."""
     trace: Callable[[], Sequence[object]] = tuple
     """Puts together what the digest was made of, as far as it is kept: more than events."""
 

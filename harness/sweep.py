@@ -20,8 +20,9 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from harness.coverage import Coverage
+from harness.coverage import MEANINGS, Coverage
 from harness.errors import HarnessError
+from harness.faulting.vocabulary import FAULTS
 from harness.second_look import FIRST_HASH_SEED, look_again, sample
 from harness.single import run_seeds
 from harness.sweep_file import SweepFile, file_for
@@ -206,7 +207,8 @@ class Tally:
     def __init__(self) -> None:
         self._found: dict[tuple[str, int], RunRecord] = {}
         self.verdicts: Counter[Verdict] = Counter()
-        self.coverage = Coverage()
+        self.marks = Coverage(MEANINGS)
+        self.faults = Coverage({name: "never had an effect" for name in FAULTS})
         self.confirmed = 0
         """How many runs were made again in another process, to compare the digests."""
 
@@ -232,7 +234,8 @@ class Tally:
             return
         self._found[key] = record
         self.verdicts[record.verdict] += 1
-        self.coverage.add(record.marks)
+        self.marks.add(record.marks)
+        self.faults.add(record.faults)
 
     def confirm(self, record: RunRecord) -> bool:
         """A run was made again; whether the record is another one than the first was."""
@@ -259,7 +262,9 @@ class Tally:
         if len(groups) > SHOWN_GROUPS:
             lines.append(f"{len(groups) - SHOWN_GROUPS} more groups are in the summary")
         if self._found:
-            lines += self.coverage.lines()
+            lines += self.marks.lines("rare states reached")
+        if self.faults.hits:
+            lines += self.faults.lines("faults with an effect")
         return [*lines, f"made again with another hash seed: {self.confirmed} runs"]
 
     def to_json(self) -> dict[str, Any]:
@@ -268,11 +273,8 @@ class Tally:
             "verdicts": {str(verdict): self.verdicts[verdict] for verdict in Verdict},
             "groups": [group.to_json() for group in self.groups()],
             "made_again": self.confirmed,
-            "marks": {
-                name: {"times": self.coverage.hits[name], "runs": self.coverage.runs[name]}
-                for name in sorted(self.coverage.hits)
-            },
-            "marks_never_reached": self.coverage.never(),
+            "marks": self.marks.to_json(),
+            "faults": self.faults.to_json(),
         }
 
     def closing_line(self, run_now: int, wall_s: float) -> str:

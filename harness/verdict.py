@@ -116,6 +116,8 @@ class RunRecord:
     """Present unless the run passed."""
     marks: Mapping[str, int] = field(default_factory=dict)
     """Rare states of the system that were reached, and how often."""
+    faults: Mapping[str, int] = field(default_factory=dict)
+    """Faults of the run's plan that had an effect, and how often."""
 
     @property
     def replay(self) -> str:

@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from harness.compute import Compute
-from harness.coverage import count_marks
+from harness.coverage import count_faults, count_marks
 from harness.errors import ScenarioFailed
 from harness.runner import Evidence, RunResult, Scenario, play, verdict_of
 from harness.verdict import RunSettings
@@ -85,6 +85,7 @@ class RealRunner:
                 world.faults.effects(),
                 dict(world.judged),
                 count_marks(events),
+                count_faults(events),
             )
 
     def close(self) -> None:

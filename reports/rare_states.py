@@ -31,7 +31,7 @@ def rare_states(records: Iterable[RunRecord]) -> list[RareState]:
     """
     worlds: dict[str, Coverage] = {}
     for record in records:
-        worlds.setdefault(record.settings.world, Coverage()).add(record.marks)
+        worlds.setdefault(record.settings.world, Coverage(MEANINGS)).add(record.marks)
     found = [
         RareState(
             name,

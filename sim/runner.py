@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from harness.coverage import count_marks
+from harness.coverage import count_faults, count_marks
 from harness.errors import NotLive
 from harness.runner import DeferredEvents, Evidence, RunResult, Scenario, play, verdict_of
 from harness.verdict import RunSettings
@@ -61,6 +61,7 @@ class SimRunner:
                 world.faults.effects(),
                 dict(world.judged),
                 count_marks(backend.observations()),
+                count_faults(backend.observations()),
                 loop.trace.entries,
             ),
         )

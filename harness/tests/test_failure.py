@@ -137,9 +137,11 @@ def test_faults_that_struck_before_the_failure_are_named() -> None:
         await run_campaign(world, plan(*steps))
         raise CheckFailed("key 1 is gone", checker="ledger")
 
-    failure = failure_of(result_of(campaign))
+    result = result_of(campaign)
+    failure = failure_of(result)
     assert failure is not None
     assert failure.faults == ("kill",)
+    assert result.evidence.faults == {"kill": 1}  # The second found its target taken.
     events = [Event(0.0, "harness", "fault", {"verb": "reset", "source": "a"})]
     assert struck(events) == ()
 

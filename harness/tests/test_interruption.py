@@ -1,6 +1,7 @@
 """Commands that are interrupted, asked to end, or killed: they say so and leave nothing."""
 
 import contextlib
+import json
 import os
 import signal
 import subprocess
@@ -9,7 +10,7 @@ import time
 
 import pytest
 
-from harness.tests.toy_suite import ROOT, suite
+from harness.tests.toy_suite import ROOT, harness, suite
 
 __all__ = ["suite"]
 
@@ -76,6 +77,26 @@ def test_an_interrupted_command_says_so_and_leaves_nothing(suite, hanging, words
     assert list((suite / "temporary").iterdir()) == []
     # The tracker of semaphores ends a moment after its owner.
     eventually(lambda: not _group_lives(process.pid))
+
+
+def test_an_interrupted_sweep_counts_what_had_ended_and_is_resumed(suite, hanging):
+    process = hanging("sweep", "--seeds", "0:6", "--jobs", "1")
+    os.killpg(process.pid, signal.SIGINT)
+    out, err = process.communicate(timeout=30.0)
+
+    assert process.returncode == 130
+    assert out.startswith("seeds=3 passed=3 failed=0 inconclusive=0 error=0 seeds_per_s=")
+    assert "--resume goes on" in err
+    (kept,) = (suite / ".seawall" / "sweeps").glob("*.jsonl")
+    assert len(kept.read_text().splitlines()) == 3
+    summary = json.loads(kept.with_suffix(".summary.json").read_text())
+    assert summary["interrupted"] is True
+    assert summary["verdicts"]["passed"] == 3
+
+    words = ("sweep", "--seeds", "0:6", "--jobs", "1", "test_toy.py::test_hangs_at_seed_3")
+    resumed = harness(suite, *words, "--resume")
+    assert resumed.stdout.startswith("seeds=6 passed=6 failed=0")
+    assert len(kept.read_text().splitlines()) == 6
 
 
 def test_a_killed_sweep_takes_its_processes_along(suite, hanging):

@@ -15,7 +15,7 @@ from harness.tests.test_documents import ROOT
 
 SEEDS = 30
 FIRST = 1000
-MARKS_MIN = 12
+MARKS_MIN, FAULTS_MIN = 12, 20
 """Fewer would mean that marks or faults are switched off; see the summary of any large sweep."""
 
 
@@ -39,5 +39,6 @@ def test_a_slice_of_the_swarm_is_green_and_reaches_rare_states(tmp_path: Path) -
     assert counts["inconclusive"] <= SEEDS // 10, found.stderr
     summary = json.loads(records.with_suffix(".summary.json").read_text())
     assert summary["made_again"] >= 1
-    assert len(summary["marks"]) >= MARKS_MIN, summary["marks"]
+    assert len(summary["marks"]["reached"]) >= MARKS_MIN, summary["marks"]
+    assert len(summary["faults"]["reached"]) >= FAULTS_MIN, summary["faults"]
     assert len(records.read_text().splitlines()) == SEEDS

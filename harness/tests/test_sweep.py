@@ -87,15 +87,15 @@ def test_the_tally_counts_a_run_once_and_believes_the_second_look() -> None:
 
 
 def test_marks_are_counted_and_those_never_reached_are_listed() -> None:
-    coverage = Coverage()
+    coverage = Coverage(MEANINGS)
     for seed in range(5):
         coverage.add(record(seed).marks)
 
     assert coverage.hits["wal_cut"] == 4
     assert coverage.runs["wal_cut"] == 2
     assert set(coverage.never()) == set(MEANINGS) - {"wal_cut"}
-    lines = coverage.lines()
-    assert lines[:2] == [f"marks reached: 1 of {len(MEANINGS)}", "  wal_cut: 4 times in 2 runs"]
+    lines = coverage.lines("marks")
+    assert lines[:2] == [f"marks: 1 of {len(MEANINGS)}", "  wal_cut: 4 times in 2 runs"]
     assert any(line.startswith("  deposed – walproposer: ") for line in lines)
 
 
@@ -108,8 +108,9 @@ def test_a_sweep_keeps_results_and_tells_groups_and_marks(suite: Path) -> None:
     assert "1 × liveness: NotLive: eventually in test_toy.py test_kinds" in found.stderr
     assert "1 × crash: NodeDied: node died in test_toy.py test_kinds" in found.stderr
     assert "1 × inconclusive: Inconclusive in test_toy.py test_kinds" in found.stderr
-    assert "marks reached: 1 of" in found.stderr
-    assert "marks never reached:" in found.stderr
+    assert "rare states reached: 1 of" in found.stderr
+    assert "rare states reached, never:" in found.stderr
+    assert "faults with an effect" not in found.stderr
     kept = suite / ".seawall" / "sweeps" / "test-kinds-0-8-random.jsonl"
     records = [RunRecord.from_json(line) for line in kept.read_text().splitlines()]
     assert sorted(each.settings.seed for each in records) == list(range(8))
@@ -120,7 +121,8 @@ def test_a_sweep_keeps_results_and_tells_groups_and_marks(suite: Path) -> None:
     assert summary["verdicts"] == {"passed": 3, "failed": 4, "inconclusive": 1, "error": 0}
     assert len(summary["groups"]) == 5
     assert summary["about"]["seeds"] == "0:8"
-    assert summary["marks"] == {"wal_cut": {"runs": 8, "times": 8}}
+    assert summary["marks"]["reached"] == {"wal_cut": {"runs": 8, "times": 8}}
+    assert "deposed" in summary["marks"]["never"]
 
 
 def test_a_run_that_takes_its_process_along_is_a_crash_and_the_others_go_on(suite: Path) -> None:

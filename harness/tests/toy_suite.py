@@ -133,7 +133,7 @@ async def test_only_in_sim(world):
 
 
 async def test_hangs_at_seed_3(world):
-    if world.seed == 3:
+    if world.seed == 3 and not Path("began").exists():
         Path("began").touch()
         await asyncio.get_running_loop().create_future()
 
