@@ -43,7 +43,9 @@ async def check_world(world: World) -> Mapping[Cluster, Models]:
         models[cluster] = await check_storage(cluster)
         judged["bucket"] += await check_leftovers(cluster)
     if not is_live(world):
-        judged["refusals"] += check_refusals(world.history, world.backend.events(), world.refusals)
+        judged["refusals"] += check_refusals(
+            world.history, world.backend.observations(), world.refusals
+        )
     judged["reads_equal_model"] += check_reads(world.history)
     judged["dependency_cycles"] += check_dependency_cycles(world.history)
     judged["list_append"] += check_list_append(world.history)
@@ -101,7 +103,7 @@ def _by_start(history: History, cluster: Cluster) -> list[EndpointHandle]:
 
 def check_after_stop(world: World) -> None:
     """Checks of what a closed run left: reported LSNs, terms and votes, and every log line."""
-    events, logs = world.backend.events(), world.backend.logs()
+    events, logs = world.backend.observations(), world.backend.logs()
     for cluster in world.clusters:
         expected = _expected(world, cluster)
         check_evidence(events, logs, expected)
