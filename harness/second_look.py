@@ -16,6 +16,7 @@ from harness.backend import Event
 from harness.errors import HarnessError
 from harness.reproducible import first_difference, shown
 from harness.single import run_seeds
+from harness.sweep_groups import grouped
 from harness.temporary import scratch_directory
 from harness.verdict import Failure, RunRecord, Verdict
 from harness.workers import Died, Done, Told, workers
@@ -43,11 +44,14 @@ def look(job: Look, tell: Callable[[RunRecord], object]) -> None:
 
 
 def sample(records: Sequence[RunRecord], seeds: range, *, every: int = EVERY) -> list[RunRecord]:
-    """The runs to look at again: the first seed of each scenario and every N-th after it."""
+    """The runs to look at again: the first seed of each scenario, every N-th after it, and the
+    fastest reproducer of each failure, which somebody will want to replay."""
+    replayed = [group.fastest for group in grouped(records)]
     return [
         record
         for record in records
-        if record.digest and (record.settings.seed - seeds.start) % every == 0
+        if record.digest
+        and ((record.settings.seed - seeds.start) % every == 0 or record in replayed)
     ]
 
 
@@ -72,6 +76,9 @@ def look_again(records: Sequence[RunRecord], *, jobs: int) -> Iterator[RunRecord
 
 def _red(record: RunRecord, how: str) -> RunRecord:
     message = f"NotReproducible: seed {record.settings.seed} {how}"
+    if record.verdict is Verdict.FAILED:
+        # What the first run found was there, even if it cannot be found again.
+        return dataclasses.replace(record, message=f"{record.message}\n{message}")
     failure = Failure(str(Verdict.ERROR), NONDETERMINISM, "")
     return dataclasses.replace(record, verdict=Verdict.ERROR, message=message, failure=failure)
 

@@ -6,6 +6,7 @@ a sample is run again elsewhere to see that the seed alone decides.
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import sys
@@ -92,7 +93,11 @@ def sweep(options: SweepOptions) -> int:
     was interrupted: the closing line then counts what had ended.
     """
     path = Path(options.records or file_for(options.nodeids, options.seeds, options.policy))
-    file = SweepFile(path, _about(options))
+    with contextlib.closing(SweepFile(path, _about(options))) as file:
+        return _sweep_into(file, options)
+
+
+def _sweep_into(file: SweepFile, options: SweepOptions) -> int:
     known = file.begin(resume=options.resume, fresh=not options.records)
     tally = Tally()
     for record in known:
@@ -111,8 +116,8 @@ def sweep(options: SweepOptions) -> int:
     for line in tally.lines():
         print(line, file=sys.stderr)
     if tally.red > SHOWN_FAILURES:
-        print(f"{tally.red - SHOWN_FAILURES} more not green; {path} has all", file=sys.stderr)
-    print(f"results: {path} and {file.summary_path.name} beside it", file=sys.stderr)
+        print(f"{tally.red - SHOWN_FAILURES} more not green; {file.path} has all", file=sys.stderr)
+    print(f"results: {file.path} and {file.summary_path.name} beside it", file=sys.stderr)
     if interrupted:
         print("seawall: interrupted; counted is what had ended; --resume goes on", file=sys.stderr)
     print(tally.closing_line(len(tally.records) - len(known), wall_s))

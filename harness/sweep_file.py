@@ -6,12 +6,13 @@ run, with which code, and is written again at the end.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import re
 import subprocess
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from harness.durable_text import replace_text
 from harness.errors import HarnessError
@@ -28,6 +29,7 @@ class SweepFile:
         self.path = path
         self.summary_path = path.with_suffix(".summary.json")
         self.about = {**about, "code": code_version()}
+        self._locked: BinaryIO | None = None
 
     def begin(self, *, resume: bool, fresh: bool) -> list[RunRecord]:
         """Make ready to append; returns the records there are if the sweep is resumed.
@@ -36,6 +38,7 @@ class SweepFile:
         not of this sweep or this code: runs of other code say nothing of this one.
         """
         check_file(self.path, "--records")
+        self._lock()
         if resume:
             self._check_same()
             return self._read()
@@ -43,6 +46,22 @@ class SweepFile:
             self.path.write_text("", encoding="utf-8")
         self.write({})
         return []
+
+    def _lock(self) -> None:
+        """One sweep at a time; the lock ends with the process."""
+        self._locked = self.path.open("rb")
+        try:
+            fcntl.flock(self._locked, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise HarnessError(
+                f"another sweep writes to {self.path}; wait for it, or name another file with "
+                "--records"
+            ) from None
+
+    def close(self) -> None:
+        """Let others write there."""
+        if self._locked is not None:
+            self._locked.close()
 
     def _check_same(self) -> None:
         try:
@@ -64,7 +83,8 @@ class SweepFile:
         text = self.path.read_text(encoding="utf-8")
         whole = text[: text.rfind("\n") + 1]
         if whole != text:
-            replace_text(self.path, whole)
+            with self.path.open("r+", encoding="utf-8") as file:
+                file.truncate(len(whole.encode()))
         try:
             return [RunRecord.from_json(line) for line in whole.splitlines()]
         except (ValueError, KeyError, TypeError) as error:

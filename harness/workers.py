@@ -126,14 +126,15 @@ class Workers(Generic[Job, Found]):
     def _start_what_fits(self) -> None:
         while self._waiting and len(self._working) < self._jobs:
             job = self._waiting.popleft()
-            if self._idle:
-                one = self._idle.pop()
-                one.job, one.heard_at_s = job, time.monotonic()
-            else:
-                one = self._start(job)
-            self._working.append(one)
-            with contextlib.suppress(OSError):  # It has died, which the next news tell.
+            one = self._idle.pop() if self._idle else self._start(job)
+            one.job, one.heard_at_s = job, time.monotonic()
+            try:
                 one.connection.send(job)
+            except OSError:  # It died while it had nothing to do, so no job is to blame.
+                self._waiting.appendleft(job)
+                _dismiss(one)
+            else:
+                self._working.append(one)
 
     def _start(self, job: Job) -> _Process[Job]:
         ours, theirs = self._context.Pipe()

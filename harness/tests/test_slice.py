@@ -28,7 +28,7 @@ def test_a_slice_of_the_swarm_is_green_and_reaches_rare_states(tmp_path: Path) -
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=500,
+        timeout=400,
         check=False,
     )
 

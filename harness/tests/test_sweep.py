@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 from pathlib import Path
@@ -9,7 +10,9 @@ from pathlib import Path
 import pytest
 
 from harness.coverage import MEANINGS, Coverage
+from harness.second_look import sample
 from harness.sweep import Chunk, SweepOptions, Tally, _chunks
+from harness.sweep_file import SweepFile
 from harness.sweep_groups import grouped
 from harness.tests.toy_suite import harness, suite
 from harness.verdict import Failure, RunRecord, RunSettings, Verdict
@@ -168,6 +171,25 @@ def test_what_is_not_the_same_sweep_is_not_resumed(
     assert (suite / "r.jsonl").read_text() == before
 
 
+def test_two_sweeps_do_not_write_to_one_file(suite: Path) -> None:
+    with contextlib.closing(SweepFile(suite / "r.jsonl", {})) as file:
+        file.begin(resume=False, fresh=True)
+        words = ("sweep", "test_toy.py::test_passes", "--seeds", "0:2", "--records", "r.jsonl")
+        found = harness(suite, *words)
+    assert "another sweep writes to r.jsonl; wait for it" in found.stderr
+    assert found.returncode == 2
+    assert harness(suite, *words).returncode == 0
+
+
+def test_what_is_looked_at_again() -> None:
+    red = [record(seed, LOST, events=seed) for seed in (350, 340)]
+    green = [record(seed) for seed in range(7, 300)]
+    chosen = [each.settings.seed for each in sample([*green, *red], range(7, 400))]
+    assert chosen == [7, 107, 207, 340]
+    unknown = dataclasses.replace(record(7), digest="")
+    assert sample([unknown], range(7, 400)) == []
+
+
 def test_several_scenarios_are_swept_as_one(suite: Path) -> None:
     words = ("test_toy.py::test_passes", "test_toy.py::test_fails_at_seed_3", "--seeds", "2:5")
     found = harness(suite, "sweep", *words, "--jobs", "2")
@@ -197,3 +219,15 @@ def test_what_the_seed_does_not_decide_is_an_error(suite: Path, scenario: str, w
     assert why in group["message"]
     assert "PYTHONHASHSEED=1" in group["message"]
     assert found.returncode == 2
+
+
+def test_a_failure_that_cannot_be_had_again_stays_one_and_says_so(suite: Path) -> None:
+    words = ("test_toy.py::test_fails_its_own_way", "--seeds", "5:6", "--jobs", "1")
+    found = harness(suite, "sweep", *words)
+
+    assert found.stdout.splitlines()[-1].startswith("seeds=1 passed=0 failed=1")
+    summary = json.loads(next((suite / ".seawall" / "sweeps").glob("*.summary.json")).read_text())
+    (group,) = summary["groups"]
+    assert group["group"].startswith("safety: CheckFailed: ledger")
+    assert "key 1 is gone" in group["message"]
+    assert "NotReproducible: seed 5 ran twice" in group["message"]

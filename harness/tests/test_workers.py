@@ -89,6 +89,22 @@ def test_a_process_that_is_silent_for_too_long_is_killed(monkeypatch: pytest.Mon
     assert time.monotonic() - started_s >= 0.5
 
 
+def test_a_process_that_dies_idle_costs_no_job() -> None:
+    pids = []
+    with workers(environment, jobs=1) as pool:
+        for job in (0, 1):
+            pool.submit(job)
+            for news in pool.news():
+                assert not isinstance(news, Died)
+                if isinstance(news, Told):
+                    pids.append(news.found[0])
+            if job == 0:
+                os.kill(pids[0], signal.SIGKILL)
+                pool._idle[0].process.join(10.0)
+
+    assert len(set(pids)) == 2
+
+
 def test_results_come_as_they_are_ready_and_errors_come_through() -> None:
     assert sorted(results(half, (2, 4, 6), jobs=2)) == [1, 2, 3]
     with pytest.raises(HarnessError, match="3 is odd"):

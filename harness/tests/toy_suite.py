@@ -109,6 +109,11 @@ async def test_asks_the_process(world):
     TOLD.append(str(os.getpid()))
 
 
+async def test_fails_its_own_way(world):
+    TOLD.append(str(os.getpid()))
+    raise CheckFailed("key 1 is gone", checker="ledger")
+
+
 async def test_asks_the_hash_seed(world):
     TOLD.append(str(hash("sk0")))
 
