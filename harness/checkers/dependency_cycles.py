@@ -15,6 +15,7 @@ from itertools import pairwise
 from harness.checkers.cycles import Edge, check_acyclic
 from harness.checkers.registers import KeyRead, KeyWrite, Register, registers_of
 from harness.history import History
+from storage.lsn import Lsn
 
 CHECKER = "dependency_cycles"
 
@@ -43,8 +44,8 @@ def edges_of(registers: Iterable[Register]) -> Iterator[Edge]:
 
 
 def _versions(register: Register) -> list[KeyWrite] | None:
-    """The writes of a key in order, those of unknown outcome as far as a read proves them;
-    ``None`` when an acknowledged write tells no LSN."""
+    """The writes of a key in order, those of unknown outcome as far as a read proves them, and at
+    the LSN where they were read first; ``None`` when an acknowledged write tells no LSN."""
     known = [register.initial]
     unknown: dict[str | None, list[KeyWrite]] = {}
     for write in register.writes:
@@ -59,7 +60,7 @@ def _versions(register: Register) -> list[KeyWrite] | None:
         acknowledged = {write.value for write in known}
         for value, lsn in _first_seen(register.reads, unknown).items():
             if len(unknown[value]) == 1 and value not in acknowledged:
-                placed.append((lsn, unknown[value][0]))
+                placed.append((lsn, unknown[value][0]._replace(lsn=lsn)))
     versions: list[KeyWrite] = []
     for _, write in sorted(placed, key=lambda each: each[0]):
         # Deleting what is absent makes no version.
@@ -73,10 +74,10 @@ def _position(write: KeyWrite) -> int:
     return int(write.lsn)
 
 
-def _first_seen(reads: Iterable[KeyRead], values: Container[str | None]) -> dict[str | None, int]:
+def _first_seen(reads: Iterable[KeyRead], values: Container[str | None]) -> dict[str | None, Lsn]:
     """The lowest LSN at which each of the values was read: it was newest there, so of two the one
     seen first is the older, and an acknowledged write at or below that LSN is older too."""
-    seen: dict[str | None, int] = {}
+    seen: dict[str | None, Lsn] = {}
     for read in reads:
         if read.lsn is not None and read.value in values:
             seen[read.value] = min(seen.get(read.value, read.lsn), read.lsn)
@@ -105,8 +106,8 @@ class _Writers:
         self._by_value: dict[str | None, list[KeyWrite]] = {}
         for write in (register.initial, *register.writes):
             self._by_value.setdefault(write.value, []).append(write)
-        self._versions = [write for write in versions if write.lsn is not None]
-        self._lsns = [_position(write) for write in self._versions]
+        self._versions = versions
+        self._lsns = [_position(write) for write in versions]
         self._numbers = {write.number for write in versions}
 
     def of(self, read: KeyRead) -> KeyWrite | None:

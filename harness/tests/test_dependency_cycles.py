@@ -103,6 +103,15 @@ def test_absence_after_a_deletion_of_unknown_outcome_says_nothing() -> None:
     check(look(story, {2: "a"}, 8, 40))
 
 
+def test_absence_after_a_write_and_a_deletion_of_unknown_outcome_says_nothing() -> None:
+    """A hunt found this: absence was taken for the state before the write."""
+    story = Story().unknown_put(1, "u", 0, 1)
+    look(story, {1: "u"}, 2, 24)
+    story.put(2, "b", 4, 5, 32)
+    story.step((Kind.DELETE, (1,)), (6, 7), outcome=Outcome.UNKNOWN)
+    check(look(story, {2: "b"}, 8, 40))
+
+
 def test_without_lsns_real_time_orders_versions() -> None:
     story = txn(txn(Story(), {1: "a", 2: "a"}, 0, None), {1: "b", 2: "b"}, 2, None)
     story.scan((0, 10), [(1, "a"), (2, "a")], 2, 4).scan((0, 10), [(1, "b"), (2, "b")], 2, 4)
