@@ -120,11 +120,13 @@ class PowerCuts:
         await safekeeper.start()
 
     async def _hang(self, safekeeper: SafekeeperHandle, leading: asyncio.Task[None]) -> None:
-        """The disk of one that is up hangs for a part of the election, or not at all."""
-        if self.chance.random() < 0.6:
+        """The disk of one that is up hangs, once or again and again, or not at all."""
+        times = self.chance.choice([0, 1, 10, 10])
+        for _ in range(times):
             async with self.world.faults.disk_stall(safekeeper):
-                moment_s = self.chance.choice([0.02, 0.2]) * self.chance.random()
+                moment_s = self.chance.choice([0.02, 0.2]) * self.chance.random() / times
                 await asyncio.wait([leading], timeout=moment_s)
+            await asyncio.wait([leading], timeout=0.001 * self.chance.random())
 
     async def _break(self, safekeeper: SafekeeperHandle, leading: asyncio.Task[None]) -> None:
         """Connections of one that is up break again and again, or not at all."""
