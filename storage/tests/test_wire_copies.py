@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
@@ -183,6 +184,10 @@ class SwallowingTransport(asyncio.Transport):
     def write(self, data: bytes | bytearray | memoryview) -> None:
         """Gone."""
 
+    def is_closing(self) -> bool:
+        """Never."""
+        return False
+
 
 def test_a_sender_whose_peer_keeps_up_lets_other_tasks_run() -> None:
     async def main() -> int:
@@ -197,3 +202,23 @@ def test_a_sender_whose_peer_keeps_up_lets_other_tasks_run() -> None:
         return len(turns)
 
     assert 30 < sim.run(main) < 40
+
+
+def test_a_write_that_failed_is_the_last_one(caplog: pytest.LogCaptureFixture) -> None:
+    """asyncio tells of the loss a turn later; whoever writes on meanwhile fills the log."""
+
+    async def main() -> None:
+        server, client = socket.socketpair()
+        transport, channel = await asyncio.get_running_loop().create_connection(
+            lambda: Channel(Sender.SERVER), sock=server
+        )
+        client.close()
+        with pytest.raises(ConnectionResetError, match="the connection is closed"):
+            for _ in range(20):
+                channel.send_last_word(b"x")
+                channel._write(b"x" * 1000)
+        await channel.close(within_s=1)
+        assert transport.is_closing()
+
+    asyncio.run(main())
+    assert caplog.records == []

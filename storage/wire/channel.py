@@ -188,15 +188,20 @@ class Channel(asyncio.Protocol):
             self._write(data)
 
     def _write(self, data: bytes) -> None:
-        if self._loss is not None:
+        if self._is_gone():
             raise ConnectionResetError("the connection is closed") from self._loss
         assert self._transport is not None
         self._transport.write(data)
 
+    def _is_gone(self) -> bool:
+        """Whether what is written now reaches nobody: a failed write says so before its loss."""
+        assert self._transport is not None, "nobody writes before the connection is made"
+        return self._loss is not None or self._transport.is_closing()
+
     def send_last_word(self, data: bytes) -> None:
         """Send bytes past the codec's state, before the connection is closed; never raises."""
         self._out.append(data)
-        if self._loss is None:
+        if not self._is_gone():
             self.flush()
 
     @property
@@ -224,7 +229,7 @@ class Channel(asyncio.Protocol):
         """Send what is left and close; a peer that does not read is cut off after ``within_s``."""
         if self._transport is None:
             return
-        if self._loss is None:
+        if not self._is_gone():
             self.flush()
         self._transport.close()
         try:
