@@ -33,6 +33,8 @@ from storage.node import NodeContext, NodeMain
 from storage.wire.client import Client, ConnectOptions, connect
 
 POLL_S = 0.02
+DATA_ANSWER_S_MAX = 15.0
+"""How long the pageserver may take to begin to send a data directory."""
 FAST_STOP_S = 2.0
 STOPPING_TOO_S = 1.0
 KV_TABLE = "create table if not exists kv (key bigint primary key, value text not null)"
@@ -159,7 +161,9 @@ async def _build_directory(options: PostgresOptions, lsn: Lsn) -> None:
     async def build() -> bool:
         shutil.rmtree(options.data, ignore_errors=True)
         host, _, port = options.pageserver.rpartition(":")
-        client = await connect(host, int(port), options=ConnectOptions(timeout_s=60.0))
+        # A pageserver whose machine dies meanwhile never says so; the next attempt finds another.
+        patience = ConnectOptions(timeout_s=DATA_ANSWER_S_MAX)
+        client = await connect(host, int(port), options=patience)
         archive = Untar(options.data, owner)
         try:
             command = f"fullbackup {options.tenant_id} {options.timeline_id} {lsn}"
