@@ -168,10 +168,11 @@ def _draw_trigger(cast: Cast, mix: Mix, fault: Fault, generator: random.Random) 
         return AtTime(round(generator.uniform(0.0, mix.duration_s), 3))
     if generator.random() < 0.3:
         return AfterCommits(generator.randint(1, COMMITS_MAX))
-    return _draw_event(cast, generator)
+    return draw_event(cast, generator)
 
 
-def _draw_event(cast: Cast, generator: random.Random) -> OnEvent:
+def draw_event(cast: Cast, generator: random.Random) -> OnEvent:
+    """A trigger that waits for a report of a node: a position in a term, a vote, a tenant…"""
     kind = generator.choice(("lsn", "lsn", "term", "vote", "tenant_state", "walreceiver"))
     count = int(10 ** generator.uniform(0, 1.5))
     if kind != "lsn":
