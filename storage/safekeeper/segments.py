@@ -89,19 +89,17 @@ class WalSegments:
         if self._file is not None:
             await self._file.fdatasync()
 
-    async def settle(self, end_lsn: Lsn) -> None:
-        """Make WAL that was found before ``end_lsn`` durable. ``DiskError``.
+    async def settle(self, begin_lsn: Lsn, end_lsn: Lsn) -> None:
+        """Write WAL of ``[begin_lsn, end_lsn)`` that was found here again, durably. ``DiskError``.
 
-        A crashed process may have left it in the cache only; every segment before the last one was
-        synced when the last one was begun.
+        A crashed process may have left it in the cache only, and a sync that failed before the
+        crash lets the next one succeed without it (PostgreSQL's "fsyncgate", 2018).
         """
-        segment = (int(end_lsn) - 1) // self.segment_size
-        if segment in self._existing:
-            file = await self._disk.open(self._path(segment))
-            try:
-                await file.fdatasync()
-            finally:
-                await file.close()
+        while begin_lsn < end_lsn:
+            until_lsn = Lsn(min(end_lsn, begin_lsn + len(_ZEROS)))
+            await self.write(begin_lsn, [await self.read(begin_lsn, until_lsn)])
+            begin_lsn = until_lsn
+        await self.flush()
 
     async def _open_for_write(self, segment: int) -> File:
         if self._file is not None and segment == self._file_segment:

@@ -296,6 +296,15 @@ class Acceptor:
         self._pending_commit_lsn = self.commit_lsn
         self._tail_known = False
 
+    def election_failed(self, history: TermHistory) -> None:
+        """The effects of a vote or a cut failed half way; ``history`` is what was adopted before.
+
+        The log may not be cut, or only in part: what is left of it is of the old history, and
+        whatever saves the control file next must not claim it for the winner.
+        """
+        self.term_history = history
+        self.write_failed()
+
     def hear_peer(self, last_log_term: int, commit_lsn: Lsn) -> bool:
         """A peer with a log of ``last_log_term`` knows a commit; whether ours advanced by it.
 

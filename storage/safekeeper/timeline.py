@@ -84,7 +84,7 @@ class Timeline:
         segments.check_complete(control.saved.local_start_lsn, control.saved.commit_lsn)
         wal = WalRange(control.saved.commit_lsn, identity.pg_version, identity.wal_segment_size)
         end = await find_end_of_wal(segments.read_segment, wal)
-        await segments.settle(end.end_lsn)
+        await segments.settle(control.saved.commit_lsn, end.end_lsn)
         if end.torn:
             reach(Mark.TORN_TAIL_AT_BOOT)
         acceptor = Acceptor(environment.options.node_id, control.saved, end.end_lsn)
@@ -134,9 +134,15 @@ class Timeline:
                 reach(Mark.FLUSHED_BEFORE_VOTE)
                 await self._flush()
             term, flush_lsn = self.acceptor.term, self.acceptor.flush_lsn
+            history = self.acceptor.term_history
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"an election of {self.id}"):
-                    await self._carry_out(self.acceptor.step(message), pusher)
+                    try:
+                        await self._carry_out(self.acceptor.step(message), pusher)
+                    except PortError as error:
+                        reach(Mark.ELECTION_UNSAVED)
+                        self.acceptor.election_failed(history)
+                        raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
             if self.acceptor.term != term and isinstance(message, VoteRequest):
                 emit("term", **self._ids, term=message.term)
                 emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
@@ -150,19 +156,14 @@ class Timeline:
 
     async def _carry_out(self, effects: Sequence[Effect], pusher: Pusher) -> None:
         """In order, so that nothing is told before it is durable."""
-        try:
-            for effect in effects:
-                match effect:
-                    case PersistControl(control):
-                        await self._control.save(control)
-                    case TruncateWal(end_lsn):
-                        await self._truncate(end_lsn)
-                    case Reply(message):
-                        pusher.post(message)
-        except PortError as error:
-            reach(Mark.ELECTION_UNSAVED)
-            self.acceptor.write_failed()
-            raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
+        for effect in effects:
+            match effect:
+                case PersistControl(control):
+                    await self._control.save(control)
+                case TruncateWal(end_lsn):
+                    await self._truncate(end_lsn)
+                case Reply(message):
+                    pusher.post(message)
 
     async def _truncate(self, end_lsn: Lsn) -> None:
         logger.info("timeline %s: cutting the WAL at %s", self.id, end_lsn)

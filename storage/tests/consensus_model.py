@@ -11,6 +11,7 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from storage.consensus import messages
+from storage.consensus.term_history import TermHistory
 from storage.errors import ProtocolError
 from storage.lsn import Lsn
 from storage.safekeeper import state as sk
@@ -60,7 +61,7 @@ class World:
         self.records = 0
         self.seen: Counter[str] = Counter()
         # Swarm testing: every schedule has its own temper, so that rare mixtures happen.
-        kinds = ("stale", "crash", "save", "gossip", "hang_up", "write", "replace", "flush")
+        kinds = ("stale", "crash", "save", "gossip", "hang_up", "write", "replace", "flush", "fail")
         self.temper = {kind: self.chance.choice((0.2, 1.0, 5.0)) for kind in kinds}
         for _ in range(authors):
             self.new_author()
@@ -174,18 +175,25 @@ class World:
         try:
             if node.core.must_flush_before(message):
                 node.flush()
+            history = node.core.term_history
             todo = node.core.step(message)
         except ProtocolError:
             self.seen["refused"] += 1
             self.drop(wire)
             return
-        self.perform(node, wire, todo)
+        self.perform(node, wire, todo, history)
 
-    def perform(self, node: Node, wire: Wire, todo: list[sk.Effect]) -> None:
+    def perform(self, node: Node, wire: Wire, todo: list[sk.Effect], history: TermHistory) -> None:
         crash_at = self.chance.randint(0, len(todo)) if self.chance.random() < 0.03 else None
+        failing = 0.05 * self.temper["fail"]
         for index, effect in enumerate(todo):
             if index == crash_at:
                 self.crash(wire.name)
+                return
+            if not isinstance(effect, sk.Reply) and self.chance.random() < failing:
+                self.seen["failed effect"] += 1
+                node.core.election_failed(history)
+                self.drop(wire)
                 return
             match effect:
                 case sk.PersistControl(control):

@@ -23,7 +23,8 @@ def test_random_schedules_keep_the_laws_and_commit(members):
         seen.update(world.seen)
         committed += world.seen["committed"] > 0
     assert committed >= seeds * 0.7
-    for what in ("won", "lost", "crash", "refused", "superseded", "short_recovery", "read_back"):
+    kinds = ("won", "lost", "crash", "refused", "superseded", "short_recovery", "read_back")
+    for what in (*kinds, "failed effect"):
         assert seen[what] > 0, what
 
 
@@ -36,6 +37,11 @@ MUTATIONS = {
         "_must_truncate",
         lambda self, start_lsn: start_lsn < self.flush_lsn,
     ),
+    "a failed cut is claimed": (
+        Acceptor,
+        "election_failed",
+        lambda self, history: self.write_failed(),
+    ),
     "a minority commits": (
         Campaign,
         "_quorum_flush_lsn",
@@ -46,7 +52,7 @@ MUTATIONS = {
 }
 
 
-NOTICED_NEAR = {"a late cut is obeyed": 60, "truncate skipped after restart": 120}
+NOTICED_NEAR = {"a late cut is obeyed": 60, "a failed cut is claimed": 130}
 """Rare ones: where to begin looking, to save time."""
 
 

@@ -130,6 +130,25 @@ def test_the_log_is_cut_durably_before_the_history_is_adopted():
     assert (core.flush_lsn, core.write_lsn) == (104, 104)
 
 
+def test_a_cut_that_failed_claims_nothing_for_the_winner():
+    """The control file is saved once in a while, also between a failed cut and the next try: it
+    made uncommitted bytes of an old term the winner's, and their owner the best of all donors."""
+    core = lead(acceptor())
+    core.step(append(1, 100, b"12345678"))
+    flush(core)
+    core.step(m.VoteRequest(2, 2))
+    before = core.term_history
+    core.step(elected(2, 104, 104, (1, 100)))
+    core.election_failed(before)
+    assert core.control().term_history == before
+    assert core.last_log_term == 1
+    assert (core.flush_lsn, core.write_lsn) == (104, 104), "nobody may rely on the rest"
+    with pytest.raises(ProtocolError, match="before its election is known"):
+        core.step(append(2, 104))
+    assert core.step(elected(2, 104, 104, (1, 100)))[0] == TruncateWal(Lsn(104))
+    assert core.control().term_history.last_term == 2
+
+
 def test_the_first_cut_after_a_boot_always_runs_and_later_ones_only_if_needed():
     core = acceptor()
     core.step(m.VoteRequest(1, 1))
