@@ -56,6 +56,8 @@ async def _take_over(stage: Stage, old: EndpointHandle) -> EndpointHandle | None
         )
     except (NotLive, NodeDied):
         return None
+    for node in rival.nodes:  # The old primary may still be at an election, and win one later.
+        stage.excused[node.name] = "the primary that it replaced took over again"
     stage.counts["compute.rivals"] += 1
     await stage.traffic.hand_over(rival)
     load = stage.traffic.load
