@@ -48,6 +48,7 @@ class Ability(enum.Enum):
     BROKER_STREAMS = "let watches lag or fall silent"
     BROKER_LEASES = "let leases run out"
     VIRTUAL_TIME = "run faster than the wall clock"
+    TAPS = "read what travels on connections"
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,12 @@ class Event:
     fields: Mapping[str, Field]
 
 
+Sink = Callable[[bytes], object]
+Tap = Callable[[str, str], tuple[Sink, Sink]]
+"""For a new connection, given the hosts of its client and its server: who reads what the client and
+what the server sends, at the moment of sending and whatever becomes of it."""
+
+
 class Network(Protocol):
     """Fault verbs on links. A direction is (source, target); ``both`` undoes and does two.
 
@@ -107,6 +114,11 @@ class Network(Protocol):
 
     def disturb(self, source: str, target: str, chances: LinkFaults, *, both: bool = True) -> None:
         """Break writes, or lose, double and reorder datagrams, by chance; ``CALM`` ends it."""
+        ...
+
+    def tap(self, port: int, tap: Tap) -> None:
+        """Have every later connection to a port read; readers must not act. ``UnsupportedFault``
+        in a world without :attr:`Ability.TAPS`."""
         ...
 
     def effects(self) -> Mapping[str, int]:

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
+from harness.backend import Tap
 from harness.errors import HarnessError, UnsupportedFault
 from harness.fault_ports import CALM, LinkFaults, Note
 
@@ -100,6 +101,10 @@ class HubNetwork:
         """Reset the established connections between two hosts."""
         self._hub.ask("reset", source=source, target=target)
         self._note(verb="reset", source=source, target=target)
+
+    def tap(self, port: int, tap: Tap) -> None:
+        """Always ``UnsupportedFault``: what travels is seen by the hub, another process."""
+        raise UnsupportedFault("the hub of the real world counts bytes, it shows them to nobody")
 
     def effects(self) -> Mapping[str, int]:
         """What the faults did so far."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from sim.handles import Parcel
 from sim.node import Incarnation
-from sim.pipe import Pipe, Signal
+from sim.pipe import Signal
 from sim.server import Listener, ProtocolFactory
 from sim.transport import Address, StreamTransport
 
@@ -86,8 +86,7 @@ class Dial:
         names = (self._source, self._target)
         near = StreamTransport(loop, self._caller, copy_context(), names)
         far = StreamTransport(loop, listener.owner, listener.context.copy(), (names[1], names[0]))
-        forth = Pipe(loop, network.link(names[0][0], names[1][0]))
-        back = Pipe(loop, network.link(names[1][0], names[0][0]))
+        forth, back = network.pipes(*names)
         near.join(forth, back)
         far.join(back, forth)
         forth.connect(near, far)

@@ -11,17 +11,18 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, replace
 from typing import TYPE_CHECKING, Any
 
-from harness.backend import HARNESS
+from harness.backend import HARNESS, Tap
 from harness.fault_ports import CALM, LinkFaults
 from sim.errors import SimulationError
 from sim.host import Host
 from sim.latency import LOOPBACK
 from sim.link import Effects, Link, LinkOptions
+from sim.pipe import Pipe, TappedPipe
 
 if TYPE_CHECKING:
     from sim.loop import SimLoop
     from sim.server import Listener
-    from sim.transport import StreamTransport
+    from sim.transport import Address, StreamTransport
 
 
 class SimNetwork:
@@ -37,6 +38,7 @@ class SimNetwork:
         self._broken = 0
         self._weather = 0
         self.options = LinkOptions()
+        self._taps: dict[int, Tap] = {}
 
     # Topology.
 
@@ -174,6 +176,20 @@ class SimNetwork:
         taken = self.host(host).listeners
         if taken.get(port) is listener:
             del taken[port]
+
+    def tap(self, port: int, tap: Tap) -> None:
+        """Have every later connection to a port read; readers must not act."""
+        assert port not in self._taps, f"port {port} has a tap"
+        self._taps[port] = tap
+
+    def pipes(self, client: Address, server: Address) -> tuple[Pipe, Pipe]:
+        """Both directions of a new connection, the client's first."""
+        forth, back = self.link(client[0], server[0]), self.link(server[0], client[0])
+        tap = self._taps.get(server[1])
+        if tap is None:
+            return Pipe(self._loop, forth), Pipe(self._loop, back)
+        from_client, from_server = tap(client[0], server[0])
+        return TappedPipe(self._loop, forth, from_client), TappedPipe(self._loop, back, from_server)
 
     def established(self, *ends: StreamTransport) -> None:
         """Remember the ends of a new connection, for faults."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from google_crc32c import value as crc32c
 
+from harness.backend import Sink
 from sim.handles import Delivery, SimHandle
 from sim.link import Link
 from sim.trace import MESSAGE
@@ -275,3 +276,18 @@ class Pipe:
         """Forget what was not sent yet."""
         self._backlog.clear()
         self.backlog_size = 0
+
+
+class TappedPipe(Pipe):
+    """A pipe of which somebody reads what is sent."""
+
+    __slots__ = ("_sink",)
+
+    def __init__(self, loop: SimLoop, link: Link, sink: Sink) -> None:
+        super().__init__(loop, link)
+        self._sink = sink
+
+    def send(self, data: bytes) -> None:
+        """Show the bytes, then put them on their way."""
+        self._sink(data)
+        super().send(data)

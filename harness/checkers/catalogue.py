@@ -145,6 +145,17 @@ ORACLES = (
         "reports",
     ),
     Oracle(
+        "consensus_messages",
+        "one leader per term, with the votes of a majority; one vote per term; terms never fall "
+        "and what was said to be durable is still there at the next vote: by the bytes between "
+        "proposers and safekeepers, across crashes",
+        When.ONLINE,
+        "O1 O3 O5",
+        "messages",
+        worlds=("sim",),
+        only="in real only the hub, another process, sees what travels",
+    ),
+    Oracle(
         "crash_order",
         "what was durable outlives crashes, restarts and attachments",
         When.ONLINE_IN_SIM,

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from harness.backend import Ability, Sink
 from harness.checkers.commit_order import CommitOrder
+from harness.checkers.consensus_messages import CHECKER as CONSENSUS_MESSAGES
+from harness.checkers.consensus_messages import ConsensusMessages, Conversation, Timeline
 from harness.checkers.crash_order import CrashOrder
 from harness.checkers.lsn_order import LsnOrder
 from harness.checkers.quorum_order import QuorumOrder
 from harness.checkers.refusals import Refusals
 from harness.checkers.tasks_heed import TasksHeed
 from harness.checkers.watch import Watch
+from harness.nodes import SAFEKEEPER_LIBPQ_PORT
 
 if TYPE_CHECKING:
     from harness.world import World
@@ -37,7 +41,7 @@ def is_live(world: World) -> bool:
 
 
 def count_quorums(world: World) -> None:
-    """Have quorums counted, once the number of safekeepers is known and where no report is lost.
+    """Have quorums counted and messages read, once the number of safekeepers is known.
 
     A killed process takes its last reports along, except where they are noted at once.
     """
@@ -45,5 +49,34 @@ def count_quorums(world: World) -> None:
     if is_live(world) and len(world.clusters) == 1:
         quorum = sizes.pop() // 2 + 1
         world.watch.add(of_events={"quorum_order": QuorumOrder(quorum)})
+        if Ability.TAPS in world.backend.abilities:
+            _read_messages(world, quorum)
     elif len(sizes) > 1:
         world.watch.drop("quorum_order")
+
+
+def _read_messages(world: World, quorum: int) -> None:
+    """Follow every connection to a safekeeper."""
+    admin = world.clusters[0].admin
+
+    def was_deleted(safekeeper: str, timeline: Timeline) -> bool:
+        path = f"/tenant/{timeline[0]}/timeline/{timeline[1]}"
+        return any(
+            request.method == "DELETE"
+            and request.node == safekeeper
+            and request.path.partition("?")[0] == path
+            for request in admin.requests
+        )
+
+    oracle = ConsensusMessages(quorum, was_deleted)
+    world.watch.add(of_events={CONSENSUS_MESSAGES: oracle})
+
+    def tap(client: str, safekeeper: str) -> tuple[Sink, Sink]:
+        conversation = Conversation(oracle, safekeeper)
+        listen = world.watch.listen
+        return (
+            listen(CONSENSUS_MESSAGES, conversation.from_client),
+            listen(CONSENSUS_MESSAGES, conversation.from_safekeeper),
+        )
+
+    world.backend.network.tap(SAFEKEEPER_LIBPQ_PORT, tap)

@@ -1,0 +1,202 @@
+"""One leader per term and one vote per term, by the messages themselves and across crashes.
+
+Read from the wire, whatever nodes report of themselves:
+
+* A safekeeper never votes for two proposers in one term, and its term never falls, whatever
+  incarnation answers.
+* In one term only one proposer acts as leader, and only after a majority sent it their votes.
+* What a safekeeper said to be durable in a term it still has when it votes, unless its log was
+  written by a later term meanwhile.
+
+A wiped disk has lost what it promised; one that a fault damaged, or a timeline that was deleted,
+promises nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from harness.backend import Event
+from harness.checkers.consensus_wire import (
+    Appended,
+    Frames,
+    Greeting,
+    Led,
+    Message,
+    TermTold,
+    VoteAsked,
+    Voted,
+    read_proposer,
+    read_safekeeper,
+)
+from harness.errors import CheckFailed
+from storage.lsn import Lsn
+
+CHECKER = "consensus_messages"
+
+Timeline = tuple[str, str]
+"""Tenant and timeline id."""
+
+
+@dataclass(slots=True)
+class Promises:
+    """What a safekeeper said of a timeline: its newest term, its vote in each term, and up to where
+    its log is durable in the newest term that wrote to it."""
+
+    votes: dict[int, int]
+    term: int = 0
+    log_term: int = 0
+    flush_lsn: int = 0
+
+
+class ConsensusMessages:
+    """What everybody promised. ``quorum``: how many votes make a leader. ``was_deleted`` tells
+    whether a safekeeper was told to delete a timeline."""
+
+    def __init__(self, quorum: int, was_deleted: Callable[[str, Timeline], bool]) -> None:
+        assert quorum >= 1, f"a quorum of {quorum}"
+        self._quorum = quorum
+        self._was_deleted = was_deleted
+        self._promises: dict[tuple[str, Timeline], Promises] = {}
+        self._leaders: dict[tuple[Timeline, int], int] = {}
+        self._voters: dict[tuple[Timeline, int, int], dict[str, None]] = {}
+        self._damaged: set[str] = set()
+
+    def observe(self, event: Event) -> bool:
+        """Note what befalls disks; no event is a message."""
+        if event.kind == "process" and event.fields["state"] == "wiped":
+            node = str(event.fields.get("node") or event.node)
+            self._damaged.discard(node)
+            for key in [key for key in self._promises if key[0] == node]:
+                del self._promises[key]
+        elif event.kind == "fault" and event.fields.get("damage") and event.fields["verb"] != "end":
+            self._damaged.update(str(event.fields.get("target", "")).split())
+        return False
+
+    def promises(self, safekeeper: str, timeline: Timeline) -> Promises:
+        """What a safekeeper promised so far."""
+        return self._promises.setdefault((safekeeper, timeline), Promises({}))
+
+    def voted(self, safekeeper: str, timeline: Timeline, vote: Voted, proposer: int) -> None:
+        """Judge an answer to a vote request of ``proposer``."""
+        promised = self.promises(safekeeper, timeline)
+        if vote.given:
+            before = promised.votes.setdefault(vote.term, proposer)
+            if before != proposer:
+                self._refuse(
+                    safekeeper, timeline, f"votes in term {vote.term} for {before} and {proposer}"
+                )
+            self._voters.setdefault((timeline, vote.term, proposer), {})[safekeeper] = None
+        has = (vote.log_term, vote.flush_lsn)
+        if has < (promised.log_term, promised.flush_lsn):
+            self._refuse(
+                safekeeper,
+                timeline,
+                f"has WAL up to {Lsn(vote.flush_lsn)} of term {vote.log_term} in its vote, but "
+                f"said {Lsn(promised.flush_lsn)} of term {promised.log_term} was durable",
+            )
+
+    def term_told(self, safekeeper: str, timeline: Timeline, term: int) -> None:
+        """Judge the term in any answer of a safekeeper."""
+        promised = self.promises(safekeeper, timeline)
+        if term < promised.term:
+            self._refuse(safekeeper, timeline, f"is at term {term} after term {promised.term}")
+        promised.term = max(term, promised.term)
+
+    def appended(self, safekeeper: str, timeline: Timeline, term: int, flush_lsn: int) -> None:
+        """Note what the log of ``term`` is said to have durable; a later term may cut it."""
+        promised = self.promises(safekeeper, timeline)
+        if term == promised.log_term:
+            flush_lsn = max(flush_lsn, promised.flush_lsn)
+        if term >= promised.log_term:
+            promised.log_term, promised.flush_lsn = term, flush_lsn
+
+    def led(self, timeline: Timeline, term: int, proposer: int) -> None:
+        """Judge a message of a leader."""
+        known = self._leaders.get((timeline, term))
+        if known == proposer:
+            return
+        if known is not None:
+            raise _failure(timeline, f"term {term} has two leaders: {known} and {proposer}")
+        voters = self._voters.get((timeline, term, proposer), {})
+        if len(voters) < self._quorum:
+            raise _failure(
+                timeline,
+                f"proposer {proposer} leads in term {term} with the votes of "
+                f"{', '.join(sorted(voters)) or 'nobody'}; {self._quorum} are needed",
+            )
+        self._leaders[timeline, term] = proposer
+
+    def _refuse(self, safekeeper: str, timeline: Timeline, what: str) -> None:
+        if safekeeper not in self._damaged and not self._was_deleted(safekeeper, timeline):
+            raise _failure(timeline, f"{safekeeper} {what}")
+
+
+class Conversation:
+    """One connection to a safekeeper; each direction takes bytes and returns how many messages it
+    judged. Raises ``CheckFailed``."""
+
+    def __init__(self, oracle: ConsensusMessages, safekeeper: str) -> None:
+        self._oracle = oracle
+        self._safekeeper = safekeeper
+        self._is_other = False
+        self._asked = Frames(from_client=True)
+        self._answered = Frames(from_client=False)
+        self._greeting: Greeting | None = None
+        self._vote_of = 0
+        self._term = 0
+
+    def from_client(self, data: bytes) -> int:
+        """Bytes to the safekeeper."""
+        count = 0
+        if not self._is_other:
+            for payload in self._asked.feed(data):
+                message = read_proposer(payload)
+                if message is None or (self._greeting is None) != isinstance(message, Greeting):
+                    self._is_other = True
+                    break
+                self._take_asked(message)
+                count += 1
+        return count
+
+    def from_safekeeper(self, data: bytes) -> int:
+        """Bytes from the safekeeper."""
+        count = 0
+        if not self._is_other:
+            for payload in self._answered.feed(data):
+                message = read_safekeeper(payload)
+                if message is None or self._greeting is None:
+                    self._is_other = True
+                    break
+                self._take_answer(message, (self._greeting.tenant, self._greeting.timeline))
+                count += 1
+        return count
+
+    def _take_asked(self, message: Message) -> None:
+        if isinstance(message, Led):
+            assert self._greeting is not None, "a leader has greeted"
+            if message.term != self._term:
+                self._term = message.term
+                timeline = (self._greeting.tenant, self._greeting.timeline)
+                self._oracle.led(timeline, message.term, self._greeting.proposer)
+        elif isinstance(message, VoteAsked):
+            self._vote_of = message.proposer
+        elif isinstance(message, Greeting):
+            self._greeting = message
+
+    def _take_answer(self, message: Message, timeline: Timeline) -> None:
+        oracle, safekeeper = self._oracle, self._safekeeper
+        if isinstance(message, Appended):
+            if message.term == self._term:
+                oracle.appended(safekeeper, timeline, message.term, message.flush_lsn)
+            oracle.term_told(safekeeper, timeline, message.term)
+        elif isinstance(message, Voted):
+            oracle.term_told(safekeeper, timeline, message.term)
+            oracle.voted(safekeeper, timeline, message, self._vote_of)
+        elif isinstance(message, TermTold):
+            oracle.term_told(safekeeper, timeline, message.term)
+
+
+def _failure(timeline: Timeline, what: str) -> CheckFailed:
+    return CheckFailed(f"timeline {'/'.join(timeline)}: by its messages {what}", checker=CHECKER)
