@@ -15,7 +15,7 @@ from typing import Any
 
 from harness.backend import Ability
 from harness.errors import HarnessError
-from harness.faulting.fault import Cast, Fault
+from harness.faulting.fault import Cast, Fault, Strike
 from harness.faulting.network import NETWORK_FAULTS
 from harness.faulting.plan import AfterCommits, AtTime, OnEvent, Plan, Step, Trigger
 from harness.faulting.vocabulary import FAULTS
@@ -131,7 +131,7 @@ def draw_plan(profile: str, generator: random.Random) -> Plan:
     cast = Plan(profile, topology, (), 0.0, ()).cast()
     count = generator.randint(1, mix.steps_max)
     steps = [_draw_step(cast, mix, generator) for _ in range(count)]
-    steps.append(_draw_sure_step(cast, mix, generator))
+    steps.append(_draw_sure_step(cast, mix, steps, generator))
     majority = len(cast.safekeepers) // 2 + 1
     core = tuple(sorted(generator.sample(cast.safekeepers, majority)))
     clients, think_s = generator.choice((1, 2, 4)), generator.choice((0.02, 0.05, 0.2))
@@ -156,11 +156,14 @@ def _draw_step(cast: Cast, mix: Mix, generator: random.Random) -> Step:
     return Step(fault.name, strike, _draw_trigger(cast, mix, fault, generator), length_s)
 
 
-def _draw_sure_step(cast: Cast, mix: Mix, generator: random.Random) -> Step:
-    """One that surely has an effect, so that few plans prove nothing."""
+def _draw_sure_step(cast: Cast, mix: Mix, steps: list[Step], generator: random.Random) -> Step:
+    """One that surely has an effect, so that no short plan proves nothing: nothing else strikes
+    its target, which would be taken or down already."""
+    struck = {target for step in steps for target in step.strike.targets}
+    targets = [name for name in cast.nodes if name not in struck] or cast.nodes
     fault = FAULTS[generator.choice(("kill", "kill_host", "pause"))]
     at_s = round(generator.uniform(0.0, mix.duration_s), 3)
-    return Step(fault.name, fault.draw(cast, generator), AtTime(at_s), 0.2)
+    return Step(fault.name, Strike((generator.choice(targets),)), AtTime(at_s), 0.2)
 
 
 def _draw_trigger(cast: Cast, mix: Mix, fault: Fault, generator: random.Random) -> Trigger:

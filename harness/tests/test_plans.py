@@ -45,6 +45,21 @@ def test_no_safekeeper_may_lie_and_a_pageserver_may(name: str) -> None:
     assert atlas.refusal(fault, Strike(("ps0",))) is None
 
 
+def test_one_step_of_every_short_plan_surely_has_an_effect() -> None:
+    """Found by sweeps: plans whose last kill met a node that another step had taken down."""
+    short = 0
+    for seed in range(200):
+        plan = draw_plan("swarm", random.Random(seed))
+        *others, sure = plan.steps
+        assert isinstance(sure.when, AtTime)
+        assert sure.when.at_s <= plan.duration_s
+        struck = {target for step in others for target in step.strike.targets}
+        if not struck.issuperset(plan.cast().nodes):
+            short += 1
+            assert struck.isdisjoint(sure.strike.targets), str(sure)
+    assert short > 50
+
+
 @pytest.mark.parametrize("profile", list(PROFILES))
 def test_drawn_plans_are_fair_the_same_for_a_seed_and_the_same_as_json(profile: str) -> None:
     for seed in range(40):
