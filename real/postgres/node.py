@@ -14,7 +14,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -33,8 +33,8 @@ from storage.node import NodeContext, NodeMain
 from storage.wire.client import Client, ConnectOptions, connect
 
 POLL_S = 0.02
-DATA_ANSWER_S_MAX = 15.0
-"""How long the pageserver may take to begin to send a data directory."""
+DATA_SILENCE_S_MAX = 15.0
+"""How long a pageserver that sends a data directory may say nothing."""
 FAST_STOP_S = 2.0
 STOPPING_TOO_S = 1.0
 KV_TABLE = "create table if not exists kv (key bigint primary key, value text not null)"
@@ -161,13 +161,12 @@ async def _build_directory(options: PostgresOptions, lsn: Lsn) -> None:
     async def build() -> bool:
         shutil.rmtree(options.data, ignore_errors=True)
         host, _, port = options.pageserver.rpartition(":")
-        # A pageserver whose machine dies meanwhile never says so; the next attempt finds another.
-        patience = ConnectOptions(timeout_s=DATA_ANSWER_S_MAX)
+        patience = ConnectOptions(timeout_s=DATA_SILENCE_S_MAX)
         client = await connect(host, int(port), options=patience)
         archive = Untar(options.data, owner)
         try:
             command = f"fullbackup {options.tenant_id} {options.timeline_id} {lsn}"
-            async for data in client.copy_out(command):
+            async for data in _until_silence(client.copy_out(command)):
                 archive.feed(data)
             archive.finish()
         finally:
@@ -177,6 +176,17 @@ async def _build_directory(options: PostgresOptions, lsn: Lsn) -> None:
         return True
 
     await _until(f"a data directory at {lsn} from {options.pageserver}", build)
+
+
+async def _until_silence(pieces: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
+    """Hand pieces on; ``TimeoutError`` when the next one is late. A pageserver whose machine dies
+    in the middle never says so."""
+    while True:
+        async with asyncio.timeout(DATA_SILENCE_S_MAX):
+            piece = await anext(pieces, None)
+        if piece is None:
+            return
+        yield piece
 
 
 async def _replicate(name: str, sidecar: SidecarClient) -> None:
