@@ -106,15 +106,18 @@ def _sweep_into(file: SweepFile, options: SweepOptions) -> int:
     interrupted = False
     try:
         _run_all(options, tally, file)
-        for record in look_again(sample(tally.records, options.seeds), jobs=options.jobs):
-            if tally.confirm(record):
-                file.append(record)
+        if file.code_is_the_same():
+            for record in look_again(sample(tally.records, options.seeds), jobs=options.jobs):
+                if tally.confirm(record):
+                    file.append(record)
     except KeyboardInterrupt:
         interrupted = True
     wall_s = time.monotonic() - started_s
     file.write({**tally.to_json(), "wall_s": wall_s, "interrupted": interrupted})
     for line in tally.lines():
         print(line, file=sys.stderr)
+    if not file.code_is_the_same():
+        print("seawall: the code changed meanwhile, so runs may be of either", file=sys.stderr)
     if tally.red > SHOWN_FAILURES:
         print(f"{tally.red - SHOWN_FAILURES} more not green; {file.path} has all", file=sys.stderr)
     print(f"results: {file.path} and {file.summary_path.name} beside it", file=sys.stderr)

@@ -7,6 +7,7 @@ run, with which code, and is written again at the end.
 from __future__ import annotations
 
 import fcntl
+import hashlib
 import json
 import re
 import subprocess
@@ -17,6 +18,9 @@ from typing import Any, BinaryIO
 from harness.durable_text import replace_text
 from harness.errors import HarnessError
 from harness.verdict import RunRecord, append_record, check_file
+
+CODE = ("storage", "harness", "sim", "scenarios")
+"""Packages that decide how a simulated run goes."""
 
 SWEEPS = Path(".seawall/sweeps")
 """Where results go if nobody names a file."""
@@ -90,6 +94,10 @@ class SweepFile:
         except (ValueError, KeyError, TypeError) as error:
             raise HarnessError(f"{self.path} holds no records ({error!r}); name another") from error
 
+    def code_is_the_same(self) -> bool:
+        """Whether the code is what it was when the sweep began."""
+        return bool(code_version() == self.about["code"])
+
     def append(self, record: RunRecord) -> None:
         """Keep one record."""
         append_record(self.path, record)
@@ -108,10 +116,14 @@ def file_for(nodeids: Sequence[str], seeds: range, policy: str) -> Path:
 
 
 def code_version() -> str:
-    """The commit that is checked out, marked if files differ from it; empty outside of git."""
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=12"]
+    """The commit that is checked out, if any, and a checksum of the code as it is on the disk."""
+    command = ["git", "describe", "--always", "--abbrev=12"]
     try:
         found = subprocess.run(command, capture_output=True, text=True, check=False)
+        commit = found.stdout.strip() if found.returncode == 0 else ""
     except OSError:
-        return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
+        commit = ""
+    content = hashlib.sha256()
+    for path in sorted([*Path().glob("*.py"), *(f for p in CODE for f in Path(p).rglob("*.py"))]):
+        content.update(f"{path} ".encode() + path.read_bytes())
+    return f"{commit}+{content.hexdigest()[:12]}"

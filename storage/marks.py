@@ -49,7 +49,6 @@ class Mark(Enum):
     # Pageserver: reads.
     READ_WAITED = "pageserver: a read waited for WAL to be ingested"
     READ_WAIT_TIMED_OUT = "pageserver: a read gave up waiting for WAL"
-    READ_THROUGH_BRANCH = "pageserver: a page came from an ancestor"
     LAYER_DOWNLOADED = "pageserver: a layer was fetched from the object store"
     # Pageserver: ingest.
     INGEST_HELD_BACK = "pageserver: ingest waited for the disk"

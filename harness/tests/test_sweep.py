@@ -231,3 +231,13 @@ def test_a_failure_that_cannot_be_had_again_stays_one_and_says_so(suite: Path) -
     assert group["group"].startswith("safety: CheckFailed: ledger")
     assert "key 1 is gone" in group["message"]
     assert "NotReproducible: seed 5 ran twice" in group["message"]
+
+
+def test_a_sweep_whose_code_changes_says_so_and_compares_nothing(suite: Path) -> None:
+    """A run again would be of other code; that would look like nondeterminism."""
+    words = ("test_toy.py::test_changes_the_code", "--seeds", "5:6", "--jobs", "1")
+    found = harness(suite, "sweep", *words)
+
+    assert "the code changed meanwhile" in found.stderr
+    assert "made again with another hash seed: 0 runs" in found.stderr
+    assert found.stdout.splitlines()[-1].startswith("seeds=1 passed=1")

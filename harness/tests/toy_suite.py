@@ -114,6 +114,11 @@ async def test_fails_its_own_way(world):
     raise CheckFailed("key 1 is gone", checker="ledger")
 
 
+async def test_changes_the_code(world):
+    Path("more.py").write_text("X = 1")
+    TOLD.append(str(os.getpid()))
+
+
 async def test_asks_the_hash_seed(world):
     TOLD.append(str(hash("sk0")))
 

@@ -230,7 +230,6 @@ class Timeline:
         if not complete:
             complete = await self._collect_layers(key, above, lsn, versions)
         if not complete and base is None and self.ancestor is not None:
-            reach(Mark.READ_THROUGH_BRANCH)
             base = await self._read_ancestor(self.ancestor, key, lsn)
         _check_order(key, versions)
         value = self.redo.reconstruct(base, reversed(versions))
