@@ -22,6 +22,7 @@ from storage.ids import TenantTimelineId
 
 SETTLES_WITHIN_S = 45.0
 PROMPT_S = 2.0
+FOLLOWS_WITHIN_S = 30.0
 HEARTBEATS_S = (1.0, 8.0)
 """With the longer one, whoever waits for a heartbeat is late."""
 
@@ -92,6 +93,22 @@ async def check_settled(cluster: Cluster, timeline: TenantTimelineId) -> None:
             raise NotYet(f"{safekeeper.name} still streams: {serving[1:]}")
 
 
+async def wake_up(world: World, cluster: Cluster, endpoint: EndpointHandle) -> None:
+    """Writes again, without one safekeeper, on streams that break: the others have everything."""
+    chance = world.generator("awake")
+    pageserver = cluster.pageserver(0)
+    await endpoint.start()
+    left_out = chance.choice(cluster.safekeepers)
+    async with world.faults.partition(endpoint.name, left_out.name), world.load(endpoint) as load:
+        for _ in range(chance.choice([0, 2, 6])):
+            await load.progress(chance.randrange(1, 20))
+            for safekeeper in cluster.safekeepers:
+                if chance.random() < 0.7:
+                    world.faults.reset(pageserver.name, safekeeper.name)
+        await load.progress(1)
+        await cluster.caught_up(pageserver, endpoint.timeline, within_s=FOLLOWS_WITHIN_S)
+
+
 @pytest.mark.computes("walgen", reason="PostgreSQL writes WAL when nobody asks it to")
 @pytest.mark.parametrize("discovery", ["broker", "callmemaybe"])
 async def test_idle_timeline_settles(world: World, discovery: Discovery) -> None:
@@ -134,4 +151,4 @@ async def test_idle_timeline_settles(world: World, discovery: Discovery) -> None
         within_s=SETTLES_WITHIN_S,
         what="the idle timeline settles",
     )
-    await endpoint.start()
+    await wake_up(world, cluster, endpoint)
