@@ -16,6 +16,11 @@ from storage.wire.startup import encode_startup
 
 FIRST_KEY = 500
 """Keys that no other client uses."""
+LONG_ANSWERS = {
+    "walgen": ({"user": "deaf", "database": "kv"}, "scan 0 2000"),
+    "postgres": ({"user": "postgres"}, "select repeat('x', 1000) from generate_series(1, 1000)"),
+}
+"""By kind of compute: how a client introduces itself, and what it asks."""
 READ_AHEAD_BYTES = 1024
 DEAF_POLL_S = 0.02
 DEAF_POLLS_MAX = 50
@@ -53,9 +58,10 @@ async def _never_read(stage: Stage, strike: Strike) -> Undo | None:
         _, writer = await asyncio.open_connection(name, COMPUTE_LIBPQ_PORT, limit=READ_AHEAD_BYTES)
     except OSError:
         return None
-    writer.write(encode_startup(Startup({"user": "deaf", "database": "kv"})))
+    login, query = LONG_ANSWERS[stage.world.settings.compute]
+    writer.write(encode_startup(Startup(login)))
     for _ in range(int(strike.number("times"))):
-        writer.write(encode(Query("scan 0 2000")))
+        writer.write(encode(Query(query)))
 
     async def hang_up() -> None:
         writer.transport.abort()

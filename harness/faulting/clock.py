@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 
 from harness.backend import Ability
+from harness.fault_ports import NodeClock
 from harness.faulting.fault import Cast, Fault, Scope, Strike, Undo
 from harness.faulting.stage import Stage
 
@@ -25,30 +26,34 @@ def _claim_clocks(strike: Strike) -> tuple[str, ...]:
     return tuple(f"clock:{target}" for target in strike.targets)
 
 
+def _clocks(stage: Stage, strike: Strike) -> list[NodeClock]:
+    return [stage.backend.clock(host) for each in strike.targets for host in stage.hosts(each)]
+
+
 async def _offset(stage: Stage, strike: Strike) -> Undo:
     by_us = int(strike.number("by_us"))
-    for target in strike.targets:
-        stage.backend.clock(target).jump(by_us)
+    for clock in _clocks(stage, strike):
+        clock.jump(by_us)
 
     async def set_right() -> None:
-        for target in strike.targets:
-            stage.backend.clock(target).jump(-by_us)
+        for clock in _clocks(stage, strike):
+            clock.jump(-by_us)
 
     return set_right
 
 
 async def _jump(stage: Stage, strike: Strike) -> None:
-    for target in strike.targets:
-        stage.backend.clock(target).jump(int(strike.number("by_us")))
+    for clock in _clocks(stage, strike):
+        clock.jump(int(strike.number("by_us")))
 
 
 async def _drift(stage: Stage, strike: Strike) -> Undo:
-    for target in strike.targets:
-        stage.backend.clock(target).drift(strike.number("ppm"))
+    for clock in _clocks(stage, strike):
+        clock.drift(strike.number("ppm"))
 
     async def set_right() -> None:
-        for target in strike.targets:
-            stage.backend.clock(target).drift(0.0)
+        for clock in _clocks(stage, strike):
+            clock.drift(0.0)
 
     return set_right
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 import random
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -109,12 +109,10 @@ class Fault:
         """Whether it lasts until it is undone."""
         return bool(self.inverse)
 
-    def counters(self, strike: Strike) -> tuple[str, ...]:
-        """The names of its effect counters for one strike."""
+    def counters(self, hosts: Sequence[str]) -> tuple[str, ...]:
+        """The names of its effect counters when it strikes these hosts."""
         return tuple(
-            dict.fromkeys(
-                name.format(target) for name in self.effects for target in strike.targets or ("",)
-            )
+            dict.fromkeys(name.format(host) for name in self.effects for host in hosts or ("",))
         )
 
 

@@ -101,7 +101,8 @@ class Nemesis:
         if not self._admit(record):
             return
         fault, strike = record.fault, record.step.strike
-        counters = fault.counters(strike)
+        hosts = [host for target in strike.targets for host in self._stage.hosts(target)]
+        counters = fault.counters(hosts)
         before = self._stage.measure(counters)
         self._note(record, fault.name)
         try:
