@@ -84,9 +84,9 @@ def hunt_bugs(options: BugsOptions) -> int:
     scenarios = options.scenarios or tuple(hunting_grounds())
     quarries = [
         Quarry(bug.id, root, scenarios, options.runs_max)
+        for root in range(options.roots)
         for bug in chosen
         if bug.standing is Standing.EXPRESSED
-        for root in range(options.roots)
     ]
     hunts = _hunt(quarries, options.jobs) if quarries else []
     found = _control(hunts, scenarios, options.jobs) if hunts else None
@@ -127,6 +127,8 @@ def _hunt(quarries: list[Quarry], jobs: int) -> list[Hunt]:
             )
             for replay in hunt.red_without_the_bug:
                 progress.console.print(f"red without any bug: {replay}")
+            for replay in hunt.spoilt:
+                progress.console.print(f"ended in an error of our own: {replay}")
             progress.advance(task)
 
         return hunt_all(quarries, jobs=jobs, seen=seen)

@@ -45,6 +45,8 @@ class Hunt:
     catch: Catch | None = None
     red_without_the_bug: tuple[str, ...] = ()
     """How to see again what was red with the bug and without it: no catch, another bug."""
+    spoilt: tuple[str, ...] = ()
+    """How to see again what ended in an error of our own: neither a catch nor a pass."""
 
     @property
     def caught(self) -> bool:
@@ -74,16 +76,21 @@ def go(quarry: Quarry) -> Hunt:
     started_s = time.monotonic()
     runs = 0
     red: list[str] = []
+    spoilt: list[str] = []
 
     def hunt(nodeid: str = "", catch: Catch | None = None) -> Hunt:
         wall_s = time.monotonic() - started_s
-        return Hunt(quarry.bug_id, quarry.root, runs, wall_s, nodeid, catch, tuple(red))
+        return Hunt(
+            quarry.bug_id, quarry.root, runs, wall_s, nodeid, catch, tuple(red), tuple(spoilt)
+        )
 
     for nodeid, seeds in chunks(quarry):
         while seeds:
-            done, catch = _run(quarry.bug_id, nodeid, seeds)
+            done, catch, broken = _run(quarry.bug_id, nodeid, seeds)
             runs += done
             seeds = seeds[done:]
+            if broken:
+                spoilt.append(f"{replay_of(nodeid, seeds.start - 1)} --bug {quarry.bug_id}")
             if catch is None:
                 continue
             if not red_runs(nodeid, range(catch.seed, catch.seed + 1)):
@@ -107,8 +114,9 @@ def chunks(quarry: Quarry) -> Iterator[tuple[str, range]]:
         first, turn = first + size, turn + 1
 
 
-def _run(bug_id: str, nodeid: str, seeds: range) -> tuple[int, Catch | None]:
-    """Run seeds under a bug up to the first that is red; how many ran, and what caught it."""
+def _run(bug_id: str, nodeid: str, seeds: range) -> tuple[int, Catch | None, bool]:
+    """Run seeds under a bug up to the first that is red: how many ran, what caught the bug there,
+    and whether it was an error of ours instead."""
     with scratch_directory("seawall-catches-") as directory:
         path = directory / "catches.jsonl"
         extra = ["--bug", bug_id, "--catches", str(path), "-x"]
@@ -116,16 +124,14 @@ def _run(bug_id: str, nodeid: str, seeds: range) -> tuple[int, Catch | None]:
         try:
             records = run_seeds(nodeid, _settings(seeds), runs=len(seeds), extra=extra)
         except HarnessError as error:
-            # A run that the wall clock ended leaves no record, only the catch.
+            # A run that the clock ended leaves no record, only the catch.
             records, why = [], str(error)
         catches = read_catches(path)
     if catches:
-        return catches[0].seed - seeds.start + 1, catches[0]
-    broken = [record for record in records if record.verdict is Verdict.ERROR]
-    if broken or not records:
-        why = broken[0].message if broken else why
+        return catches[0].seed - seeds.start + 1, catches[0], False
+    if not records:
         raise HarnessError(f"{nodeid} under bug {bug_id}, seeds {seeds}: {why}")
-    return len(records), None
+    return len(records), None, any(record.verdict is Verdict.ERROR for record in records)
 
 
 def red_runs(nodeid: str, seeds: range) -> list[RunRecord]:

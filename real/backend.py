@@ -142,6 +142,8 @@ class RealBackend:
     def _live(self, name: str) -> NodeProcess:
         process = self._node(name).process
         if process is None or not process.running:
+            if (reason := self.died(name)) is not None:
+                raise NodeDied(f"node {name!r} ended by itself: {reason}")
             raise HarnessError(f"node {name!r} is not running; spawn it first")
         return process
 

@@ -345,9 +345,11 @@ class SimBackend:
 
     def _running_node(self, name: str) -> SimNode:
         node = self._node(name)
-        if not node.running:
-            raise HarnessError(f"node {name!r} is not running; start it first")
-        return node
+        if node.running:
+            return node
+        if node.died is not None:
+            raise NodeDied(f"node {name!r} ended by itself: {node.died}")
+        raise HarnessError(f"node {name!r} is not running; start it first")
 
     def _waits_for(self, node: SimNode) -> str:
         incarnation = node.incarnation

@@ -78,7 +78,7 @@ class Judge:
 """
 
 SCENARIOS = """
-from harness.errors import CheckFailed
+from harness.errors import CheckFailed, HarnessError
 from system import Judge
 
 
@@ -91,6 +91,11 @@ async def test_parity(world):
 async def test_later(world):
     if world.seed % 100_000 == 4 and Judge().is_even(world.seed + 1):
         raise CheckFailed("odd is even", checker="safekeepers_agree")
+
+
+async def test_misuse(world):
+    if world.seed == 0 and Judge().is_even(1):
+        raise HarnessError("wrong options")
 
 
 async def test_nothing(world):
@@ -147,6 +152,16 @@ def test_hunt_that_never_met_a_red_seed_is_a_success(suite):
 
     assert done.returncode == 0, done.stdout + done.stderr
     assert "without any bug: runs=10 red=0 " in done.stdout
+
+
+def test_run_that_our_own_error_spoils_is_no_catch_and_ends_no_hunt(suite):
+    done = bugs(suite, "bugs", "--id", "always-even", "--roots", "1", "--jobs", "1", "--seeds", "20",
+                "--scenario", "test_toy.py::test_misuse",
+                "--scenario", "test_toy.py::test_later")  # fmt: skip
+
+    told = "ended in an error of our own: python -m harness run 'test_toy.py::test_misuse' --seed 0"
+    assert f"{told} --bug always-even" in " ".join(done.stderr.split())
+    assert done.stdout.splitlines()[-1].startswith("caught=1/1 median_seeds=13 "), done.stderr
 
 
 def test_bug_that_nothing_catches_is_no_success(suite):

@@ -32,6 +32,8 @@ def test_a_main_that_returns_unasked_has_died():
         await backend.spawn(NodeSpec("n", "quitter"))
         await asyncio.sleep(1)
         assert not backend.running("n")
+        with pytest.raises(NodeDied, match="'n' ended by itself"):
+            await backend.kill("n")
         return backend.died("n")
 
     reason, backend = play(story)
