@@ -217,6 +217,7 @@ def test_a_write_that_failed_is_the_last_one(caplog: pytest.LogCaptureFixture) -
             for _ in range(20):
                 channel.send_last_word(b"x")
                 channel._write(b"x" * 1000)
+        assert channel.lost, "so whoever fails of it has nothing to complain of"
         await channel.close(within_s=1)
         assert transport.is_closing()
 

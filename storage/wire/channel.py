@@ -115,7 +115,7 @@ class Channel(asyncio.Protocol):
     @property
     def lost(self) -> bool:
         """Whether the peer is gone or has said its last."""
-        return self._loss is not None or self.connection.eof
+        return self._is_gone() or self.connection.eof
 
     @property
     def peer_name(self) -> str:
@@ -195,8 +195,8 @@ class Channel(asyncio.Protocol):
 
     def _is_gone(self) -> bool:
         """Whether what is written now reaches nobody: a failed write says so before its loss."""
-        assert self._transport is not None, "nobody writes before the connection is made"
-        return self._loss is not None or self._transport.is_closing()
+        transport = self._transport
+        return self._loss is not None or (transport is not None and transport.is_closing())
 
     def send_last_word(self, data: bytes) -> None:
         """Send bytes past the codec's state, before the connection is closed; never raises."""
