@@ -5,8 +5,8 @@ Read from the wire, whatever nodes report of themselves:
 * A safekeeper never votes for two proposers in one term, and its term never falls, whatever
   incarnation answers.
 * In one term only one proposer acts as leader, and only after a majority sent it their votes.
-* What a safekeeper said to be durable in a term it still has when it votes, unless its log was
-  written by a later term meanwhile.
+* What a safekeeper told a leader to be durable it still has when it votes, unless a later term has
+  written to its log meanwhile.
 
 A wiped disk has lost what it promised; one that a fault damaged, or a timeline that was deleted,
 promises nothing.
@@ -41,11 +41,13 @@ Timeline = tuple[str, str]
 
 @dataclass(slots=True)
 class Promises:
-    """What a safekeeper said of a timeline: its newest term, its vote in each term, and up to where
-    its log is durable in the newest term that wrote to it."""
+    """What a safekeeper said of a timeline: its newest term, its vote in each term; and what it
+    told the leader of ``led_by`` to be durable, a log up to ``flush_lsn`` whose end is of
+    ``log_term``."""
 
     votes: dict[int, int]
     term: int = 0
+    led_by: int = 0
     log_term: int = 0
     flush_lsn: int = 0
 
@@ -104,13 +106,18 @@ class ConsensusMessages:
             self._refuse(safekeeper, timeline, f"is at term {term} after term {promised.term}")
         promised.term = max(term, promised.term)
 
-    def appended(self, safekeeper: str, timeline: Timeline, term: int, flush_lsn: int) -> None:
-        """Note what the log of ``term`` is said to have durable; a later term may cut it."""
+    def may_cut(self, safekeeper: str, timeline: Timeline, term: int) -> None:
+        """The leader of a term tells a safekeeper where to cut its log: what was said to leaders
+        before binds no longer."""
         promised = self.promises(safekeeper, timeline)
-        if term == promised.log_term:
-            flush_lsn = max(flush_lsn, promised.flush_lsn)
-        if term >= promised.log_term:
-            promised.log_term, promised.flush_lsn = term, flush_lsn
+        if term > promised.led_by:
+            promised.led_by, promised.log_term, promised.flush_lsn = term, 0, 0
+
+    def appended(self, safekeeper: str, timeline: Timeline, log_term: int, flush_lsn: int) -> None:
+        """Note up to where a log is durable, as a leader was told, and which term wrote its end."""
+        promised = self.promises(safekeeper, timeline)
+        durable = max((promised.log_term, promised.flush_lsn), (log_term, flush_lsn))
+        promised.log_term, promised.flush_lsn = durable
 
     def led(self, timeline: Timeline, term: int, proposer: int) -> None:
         """Judge a message of a leader."""
@@ -146,6 +153,7 @@ class Conversation:
         self._greeting: Greeting | None = None
         self._vote_of = 0
         self._term = 0
+        self._history: tuple[tuple[int, int], ...] = ()
 
     def from_client(self, data: bytes) -> int:
         """Bytes to the safekeeper."""
@@ -176,10 +184,13 @@ class Conversation:
     def _take_asked(self, message: Message) -> None:
         if isinstance(message, Led):
             assert self._greeting is not None, "a leader has greeted"
+            self._history = message.history or self._history
+            timeline = (self._greeting.tenant, self._greeting.timeline)
             if message.term != self._term:
                 self._term = message.term
-                timeline = (self._greeting.tenant, self._greeting.timeline)
                 self._oracle.led(timeline, message.term, self._greeting.proposer)
+            if message.history:
+                self._oracle.may_cut(self._safekeeper, timeline, message.term)
         elif isinstance(message, VoteAsked):
             self._vote_of = message.proposer
         elif isinstance(message, Greeting):
@@ -188,8 +199,11 @@ class Conversation:
     def _take_answer(self, message: Message, timeline: Timeline) -> None:
         oracle, safekeeper = self._oracle, self._safekeeper
         if isinstance(message, Appended):
-            if message.term == self._term:
-                oracle.appended(safekeeper, timeline, message.term, message.flush_lsn)
+            if message.term == self._term == oracle.promises(safekeeper, timeline).led_by:
+                # A log that has not reached where a term begins is still one of the term before.
+                reached = [term for term, lsn in self._history if lsn <= message.flush_lsn]
+                if reached:
+                    oracle.appended(safekeeper, timeline, max(reached), message.flush_lsn)
             oracle.term_told(safekeeper, timeline, message.term)
         elif isinstance(message, Voted):
             oracle.term_told(safekeeper, timeline, message.term)

@@ -19,6 +19,7 @@ _TERM = struct.Struct(">cQ")
 _VOTE = struct.Struct(">cQ?QQQQ")
 _SWITCH = struct.Struct(">QQ")
 _APPENDED = struct.Struct(">cQQQQ")
+_ELECTED_SIZE = struct.calcsize(">cQQ")
 
 
 class Greeting(NamedTuple):
@@ -37,9 +38,11 @@ class VoteAsked(NamedTuple):
 
 
 class Led(NamedTuple):
-    """A proposer says that it won, or sends WAL: it acts as the leader of a term."""
+    """A proposer says that it won, or sends WAL: it acts as the leader of a term. ``history`` tells
+    of its log which term wrote it from which LSN on; empty when it sends WAL."""
 
     term: int
+    history: tuple[tuple[int, int], ...] = ()
 
 
 class TermTold(NamedTuple):
@@ -103,8 +106,11 @@ class Frames:
 def read_proposer(payload: bytes) -> Message | None:
     """What a proposer sent; ``None`` for what is no message of one."""
     tag = payload[:1]
-    if tag == b"A" or tag == b"E":
+    if tag == b"A":
         return Led(_TERM.unpack_from(payload)[1])
+    if tag == b"E":
+        history = tuple(_SWITCH.iter_unpack(payload[_ELECTED_SIZE:]))
+        return Led(_TERM.unpack_from(payload)[1], history)
     if tag == b"V" and len(payload) == _VOTE_REQUEST.size:
         return VoteAsked(*_VOTE_REQUEST.unpack(payload)[1:])
     if tag == b"G" and len(payload) == _GREETING.size:

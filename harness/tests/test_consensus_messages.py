@@ -67,13 +67,16 @@ def append(term: int, data: bytes = b"wal") -> AppendRequest:
 
 
 def elected(term: int) -> ProposerElected:
-    return ProposerElected(term, Lsn(8), TermHistory((TermSwitch(0, Lsn(0)),)))
+    """The leader's own term begins at 8."""
+    history = TermHistory((TermSwitch(0, Lsn(0)), TermSwitch(term, Lsn(8))))
+    return ProposerElected(term, Lsn(8), history)
 
 
 def test_messages_are_read_as_they_are_written() -> None:
     assert read_proposer(encode(greeting(5))) == Greeting(TENANT, TIMELINE, 5)
     assert read_proposer(encode(VoteRequest(3, 5))) == VoteAsked(3, 5)
-    assert read_proposer(encode(elected(3))) == read_proposer(encode(append(3))) == Led(3)
+    assert read_proposer(encode(elected(3))) == Led(3, ((0, 0), (3, 8)))
+    assert read_proposer(encode(append(3))) == Led(3)
     assert read_safekeeper(encode(AcceptorGreeting(1, 4))) == TermTold(4)
     assert read_safekeeper(encode(vote(3, True, 64, 2))) == Voted(3, True, 64, 2)
     assert read_safekeeper(encode(appended(3, 99))) == Appended(3, 99)
@@ -113,10 +116,11 @@ class Talk:
         assert talk.from_safekeeper(b"".join(map(frame, messages))) == len(messages)
         return self
 
-    def elect(self, proposer: int, term: int, voters: str = "ab") -> Talk:
+    def elect(self, proposer: int, term: int, voters: str = "ab", *, flush: int = 0) -> Talk:
+        """``flush``: where the voters' logs end, in term 1 if they have any."""
         for voter in voters:
             self.ask(proposer, voter, VoteRequest(term, proposer))
-            self.answer(proposer, voter, vote(term, True))
+            self.answer(proposer, voter, vote(term, True, flush, int(flush > 0)))
         for voter in voters:
             self.ask(proposer, voter, elected(term), append(term))
         return self
@@ -134,10 +138,20 @@ GOOD: dict[str, Callable[[Talk], object]] = {
     ),
     "a log that a later term cut": lambda t: t.elect(1, 1)
     .answer(1, "a", appended(1, 99))
-    .answer(2, "a", vote(2, True, 50, 2)),
+    .elect(2, 2, flush=99)
+    .answer(2, "a", appended(2, 50))
+    .answer(3, "a", vote(3, True, 50, 2)),
     "a log that grew": lambda t: t.elect(1, 1)
     .answer(1, "a", appended(1, 99))
     .answer(2, "a", vote(2, True, 120, 1)),
+    "a log that has not reached where the term begins": lambda t: t.elect(1, 1)
+    .answer(1, "a", appended(1, 7))
+    .answer(2, "a", vote(2, True, 7, 0)),
+    "a log that the next leader cuts before it dies": lambda t: t.elect(1, 1)
+    .answer(1, "a", appended(1, 99))
+    .elect(2, 2, "bc")
+    .ask(2, "a", elected(2))
+    .answer(3, "a", vote(3, True, 7, 0)),
     "another term tells what is durable": lambda t: t.elect(1, 1)
     .answer(1, "a", appended(2, 99))
     .answer(2, "a", vote(3, True)),
