@@ -53,6 +53,7 @@ class Mark(Enum):
     # Pageserver: ingest.
     INGEST_HELD_BACK = "pageserver: ingest waited for the disk"
     STREAM_LEFT = "pageserver: a stream of WAL that stood still was left for another"
+    DAMAGED_WAL = "pageserver: a safekeeper sent WAL that nobody wrote"
     TIMELINE_BROKEN = "pageserver: a timeline stopped for good"
     # Pageserver: layers.
     FLUSH_REPEATED = "pageserver: a flush failed and was tried again"

@@ -1,9 +1,10 @@
 """Streams a timeline's WAL from a safekeeper into ingest, and moves on when one fails or lags.
 
 One task for each timeline connects, receives and ingests; a second reports positions and watches
-the stream. Every wait ends at once when the task is asked to stop, the end of a stream ends the
-loop over it (BUGBANK ``receiver-stop-only-on-message``), and the next stream begins at the end of
-the last whole record.
+the stream. One safekeeper's disk may rot, so damaged WAL only ends its stream; where two send the
+same damage it is the WAL itself, and the timeline stops. Every wait ends at once when the task is
+asked to stop, the end of a stream ends the loop over it (BUGBANK
+``receiver-stop-only-on-message``), and the next stream begins at the end of the last whole record.
 """
 
 from __future__ import annotations
@@ -11,9 +12,10 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from collections.abc import Iterator
 from typing import Any
 
-from storage.errors import PortError, ProtocolError, RequestError, SeawallError
+from storage.errors import CorruptData, PortError, ProtocolError, RequestError, SeawallError
 from storage.events import emit
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
@@ -22,13 +24,18 @@ from storage.pageserver.feedback import PageserverFeedback
 from storage.pageserver.ingest import WalIngest
 from storage.pageserver.timeline import Timeline
 from storage.tasks import ShutdownRequested, TaskKind, interruptible
-from storage.wal.reader import WalReader
+from storage.wal.reader import RawRecord, WalReader
 from storage.wire.client import Client, ConnectOptions, connect
 from storage.wire.copying import CopyStream
 from storage.wire.errors import ServerError
 from storage.wire.replication import POSTGRES_EPOCH_US, Keepalive, parse_from_server
 
 logger = logging.getLogger(__name__)
+
+
+class DamagedWal(ProtocolError):
+    """What a safekeeper sent is not WAL that anybody wrote; names the record and what is wrong."""
+
 
 RECORDS_BETWEEN_YIELDS = 256
 """Ingest gives the loop back after this many records."""
@@ -51,6 +58,7 @@ class WalReceiver:
         self._candidates = Candidates(environment.options, environment.ports.entropy)
         self._news = asyncio.Event()
         self._report = asyncio.Event()
+        self._damaged: dict[str, Lsn] = {}
         self._safekeeper = ""
         self._state = "idle"
 
@@ -114,6 +122,8 @@ class WalReceiver:
             by_peer = await self._stream(client, address)
         except ShutdownRequested:
             raise
+        except DamagedWal as error:
+            self._take_damage(address, error)
         except (OSError, EOFError, ProtocolError, PortError, RequestError, ServerError) as error:
             self._lost(address, error)
         except Exception as error:
@@ -128,6 +138,22 @@ class WalReceiver:
     def _alarm(self, error: Exception) -> None:
         """WAL that cannot be understood: stop serving instead of serving stale pages."""
         self._timeline.break_down(f"ingest stopped at {self._timeline.last_record_lsn}: {error}")
+
+    def _take_damage(self, address: str, error: DamagedWal) -> None:
+        """Leave one whose disk may have rotted; raise when another says the same."""
+        reach(Mark.DAMAGED_WAL)
+        position = self._timeline.last_record_lsn
+        self._damaged = {who: lsn for who, lsn in self._damaged.items() if lsn == position}
+        self._damaged[address] = position
+        if len(self._damaged) > 1:
+            self._alarm(error)
+            raise error
+        logger.warning(
+            "timeline %s: WAL from %s is damaged: %s; another safekeeper is tried",
+            self._timeline.ident,
+            address,
+            error,
+        )
 
     def _lost(self, address: str, error: BaseException) -> None:
         logger.info(
@@ -192,7 +218,7 @@ class WalReceiver:
         """Ingest the whole records received so far."""
         count = 0
         try:
-            for raw in reader.records():
+            for raw in _records(reader):
                 await self._ingest.ingest(raw)
                 count += 1
                 if count % RECORDS_BETWEEN_YIELDS == 0:
@@ -252,6 +278,14 @@ class WalReceiver:
             safekeeper=address,
             state=state,
         )
+
+
+def _records(reader: WalReader) -> Iterator[RawRecord]:
+    """The whole records received so far; ``DamagedWal`` at the first bad byte."""
+    try:
+        yield from reader.records()
+    except CorruptData as error:
+        raise DamagedWal(str(error)) from error
 
 
 def parse_size(text: str) -> int:

@@ -28,6 +28,7 @@ class ScriptedSafekeeper:
         self.live = 0
         self.piece = 1000
         self.is_silent = False
+        self.rotten_at: Lsn | None = None
         self._wal = wal
         self._progress = asyncio.Event()
         self._ending = False
@@ -82,7 +83,7 @@ class ScriptedSafekeeper:
             self._progress.clear()
             while position < self.commit_lsn and not self.is_silent:
                 end = min(self.commit_lsn, position + self.piece)
-                data = self._wal()[position - self.start : end - self.start]
+                data = self._rot(self._wal())[position - self.start : end - self.start]
                 await stream.send(xlog_data_header(position, self.commit_lsn, 0), data)
                 position = Lsn(end)
             try:
@@ -91,6 +92,12 @@ class ScriptedSafekeeper:
             except TimeoutError:
                 if not self.is_silent:
                     await stream.send(keepalive(self.commit_lsn, 0, reply_requested=True))
+
+    def _rot(self, wal: bytes) -> bytes:
+        if self.rotten_at is None:
+            return wal
+        at = self.rotten_at - self.start
+        return wal[:at] + bytes([wal[at] ^ 0xFF]) + wal[at + 1 :]
 
     async def _listen(self, stream: CopyStream) -> None:
         try:

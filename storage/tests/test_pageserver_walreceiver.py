@@ -320,20 +320,58 @@ def test_an_idle_stream_stops_at_once() -> None:
     play(story)
 
 
-def test_wal_that_is_not_understood_breaks_the_timeline_loudly(
+def test_one_safekeepers_rotten_disk_is_left_for_another(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start(2)
+        end = await stage.commit(10)
+        await timeline.last_record.wait_for(end)
+        rotten = next(safekeeper for safekeeper in stage.safekeepers if safekeeper.live)
+        rotten.rotten_at = Lsn(end + 30)
+        async with asyncio.timeout(60):
+            await timeline.last_record.wait_for(await stage.commit(10))
+        assert timeline.state.state is State.ACTIVE
+        await check(timeline, stage.history, stage.history.ends[::5])
+
+    play(story)
+    (warning,) = [record for record in caplog.records if record.levelname != "INFO"]
+    assert "is damaged: record at" in warning.getMessage()
+    assert warning.levelname == "WARNING"
+
+
+def test_wal_of_one_safekeeper_that_stays_rotten_breaks_nothing() -> None:
     async def story(rig: Rig) -> None:
         stage = Stage(rig)
         timeline = await stage.start()
         end = await stage.commit(10)
         await timeline.last_record.wait_for(end)
+        (safekeeper,) = stage.safekeepers
+        safekeeper.rotten_at = Lsn(end + 30)
+        newest = await stage.commit(10)
+        await asyncio.sleep(30)
+        assert timeline.last_record_lsn == end
+        assert timeline.state.state is State.ACTIVE
+        safekeeper.rotten_at = None
+        async with asyncio.timeout(20):
+            await timeline.last_record.wait_for(newest)
+
+    play(story)
+
+
+def test_wal_that_is_not_understood_breaks_the_timeline_loudly(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def story(rig: Rig) -> None:
+        stage = Stage(rig)
+        timeline = await stage.start(2)
+        end = await stage.commit(10)
+        await timeline.last_record.wait_for(end)
         await stage.rig.loop.create_task(asyncio.sleep(0))
-        stage.history.fill(1)
-        wal = bytearray(stage.history.wal)
-        wal[end - START + 30] ^= 0xFF
-        stage.history.wal = bytes(wal)
-        stage.safekeepers[0].commit(stage.history.end)
+        for safekeeper in stage.safekeepers:
+            safekeeper.rotten_at = Lsn(end + 30)
+        await stage.commit(1)
         with pytest.raises(Broken, match=f"ingest stopped at {end}.*CRC"):
             await timeline.last_record.wait_for(Lsn(end + 8))
         assert timeline.state.state is State.BROKEN
