@@ -170,6 +170,11 @@ class SafekeeperHandle(NodeHandle):
         """Terms and LSNs of a timeline."""
         return SafekeeperTimeline.of(await self.http("GET", _timeline_path(timeline)))
 
+    async def streams(self, timeline: TenantTimelineId) -> dict[str, Any]:
+        """Whom it serves: ``proposers``, a count, and ``readers``, descriptions."""
+        status = await self.http("GET", _timeline_path(timeline))
+        return {name: status[name] for name in ("proposers", "readers")}
+
     async def subscribe(self, timeline: TenantTimelineId, pageserver: str) -> None:
         """Have the safekeeper call ``pageserver`` (``host:port``) while it lacks WAL."""
         await self.http("PUT", f"{_timeline_path(timeline)}/subscription/{pageserver}")

@@ -7,10 +7,14 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from harness.checkers.followers import is_live
-from harness.checkers.nothing_leaked import check_connections_gone, check_tenant_gone
+from harness.checkers.nothing_leaked import (
+    check_connections_gone,
+    check_streams_gone,
+    check_tenant_gone,
+)
 from harness.checkers.reattachment import check_reattachment
 from harness.checkers.storage_agrees import Models, check_remote
-from harness.nodes import NodeHandle, PageserverHandle
+from harness.nodes import NodeHandle, PageserverHandle, SafekeeperHandle
 from storage.http.client import HttpError
 
 if TYPE_CHECKING:
@@ -41,7 +45,10 @@ async def stop_everything(world: World, models: Mapping[Cluster, Models]) -> Non
         for pageserver in pageservers:
             await pageserver.stop()
         safekeepers = [node for node in cluster.safekeepers if node.running]
-        await _wait_until_quiet(world, safekeepers)
+        if _somebody_fell_silent(world, cluster):
+            await _wait_until_unused(world, cluster, safekeepers)
+        else:
+            await _wait_until_quiet(world, safekeepers)
         for safekeeper in safekeepers:
             await safekeeper.stop()
     await check_remote(world)
@@ -62,6 +69,25 @@ def _somebody_fell_silent(world: World, cluster: Cluster) -> bool:
     computes = [node for endpoint in cluster.endpoints.values() for node in endpoint.nodes]
     lost_bytes = any("cut" in name for name in world.faults.effects())
     return lost_bytes or any(node.machine_died for node in computes)
+
+
+async def _wait_until_unused(
+    world: World, cluster: Cluster, safekeepers: Sequence[SafekeeperHandle]
+) -> None:
+    """Wait until safekeepers serve no stream: proposers and readers have a heartbeat. A client that
+    went away before it asked for anything has none, and stays until TCP gives it up."""
+    for node in safekeepers:
+
+        async def let_go(node: SafekeeperHandle = node) -> None:
+            for timeline in cluster.timelines:
+                try:
+                    check_streams_gone(node.name, await node.streams(timeline))
+                except HttpError as error:
+                    if error.status != HTTPStatus.NOT_FOUND:
+                        raise
+            world.judged["nothing_leaked"] += 1
+
+        await world.eventually(let_go, what=f"{node.name} hangs up on the silent")
 
 
 async def _wait_until_quiet(world: World, nodes: Sequence[NodeHandle]) -> None:

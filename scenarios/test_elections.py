@@ -43,6 +43,7 @@ class Reigns:
         self.chance = world.generator("reigns")
         self._members = cluster.safekeepers
         self._endpoint, self._before = endpoints
+        self._elected = self._before
         self._away: dict[str, AsyncExitStack] = {}
 
     async def one(self) -> None:
@@ -66,7 +67,10 @@ class Reigns:
     async def _elect(self) -> None:
         """A compute starts; meanwhile safekeepers come back, all or a majority, and links break."""
         if self._endpoint.running:
-            return
+            if self._elected is self._endpoint:
+                return
+            await self._endpoint.kill()  # Deposed, and perhaps it has not heard of it yet.
+        self._elected = self._endpoint
         start = asyncio.create_task(self._endpoint.start())
         await asyncio.wait([start], timeout=self.chance.choice([0.0, 0.001, 0.05]))
         minority = (len(self._members) - 1) // 2

@@ -35,6 +35,15 @@ def check_connections_gone(node: str, tasks: Sequence[Task]) -> None:
         raise NotYet(f"{node} still serves, although its clients have stopped: {_shown(kept)}")
 
 
+def check_streams_gone(node: str, status: Mapping[str, Any]) -> None:
+    """Raise ``NotYet`` while a safekeeper still serves a proposer or reader of a timeline, all of
+    which have ended: it has to notice their silence. ``status`` is the timeline's."""
+    if status["proposers"] or status["readers"]:
+        raise NotYet(
+            f"{node} still serves {status['proposers']} proposers and readers {status['readers']}"
+        )
+
+
 def _shown(tasks: Sequence[Task]) -> str:
     names = [f"{task['kind']} {task['name']}" for task in tasks[:SHOWN]]
     return ", ".join(names) + (f" and {len(tasks) - SHOWN} more" if len(tasks) > SHOWN else "")

@@ -16,6 +16,7 @@ from sim.runner import SimRunner
 from sim.trace import Trace
 from storage.pageserver.tenant import Tenant
 from storage.roles import ROLES
+from storage.safekeeper.push import PushSession
 from storage.tasks import TaskKind
 from storage.wire.conversation import Conversation
 
@@ -57,7 +58,7 @@ def test_commits_that_nobody_reads_back_prove_nothing() -> None:
 @pytest.mark.parametrize(
     ("broken", "method", "what"),
     [
-        (Trace, "events", "no event says that sk0 became ready"),
+        (Trace, "observations", "no event says that sk0 became ready"),
         (LogCapture, "emit", "the log of sk0 is empty"),
     ],
 )
@@ -95,6 +96,29 @@ def test_a_connection_that_outlives_its_client_is_a_failure(monkeypatch) -> None
     assert isinstance(error, NotLive)
     assert "lets go of its clients" in str(error)
     assert "wire_connection main:" in str(error)
+
+
+async def machine_dies(world: World) -> None:
+    """A primary of which no end is heard, and its successor."""
+    await one_commit(world)
+    endpoint = world.clusters[0].endpoints["main"]
+    await endpoint.nodes[0].kill(host=True)
+    await endpoint.disconnect()
+    await endpoint.start()
+
+
+def test_a_proposer_whose_machine_died_is_let_go_in_time() -> None:
+    assert verdict_and_error(machine_dies) == (Verdict.PASSED, None)
+
+
+def test_a_proposer_that_is_served_although_its_machine_died_is_a_failure(monkeypatch) -> None:
+    monkeypatch.setattr(PushSession, "tick", lambda self: None)
+
+    verdict, error = verdict_and_error(machine_dies)
+    assert verdict is Verdict.FAILED
+    assert isinstance(error, NotLive)
+    assert "hangs up on the silent" in str(error)
+    assert "still serves 1 proposers" in str(error)
 
 
 def test_a_task_that_outlives_its_tenant_is_a_failure(monkeypatch) -> None:
