@@ -345,8 +345,7 @@ def test_wal_of_one_safekeeper_that_stays_rotten_breaks_nothing() -> None:
     async def story(rig: Rig) -> None:
         stage = Stage(rig)
         timeline = await stage.start()
-        end = await stage.commit(10)
-        await timeline.last_record.wait_for(end)
+        await timeline.last_record.wait_for(end := await stage.commit(10))
         (safekeeper,) = stage.safekeepers
         safekeeper.rotten_at = Lsn(end + 30)
         newest = await stage.commit(10)
@@ -368,7 +367,6 @@ def test_wal_that_is_not_understood_breaks_the_timeline_loudly(
         timeline = await stage.start(2)
         end = await stage.commit(10)
         await timeline.last_record.wait_for(end)
-        await stage.rig.loop.create_task(asyncio.sleep(0))
         for safekeeper in stage.safekeepers:
             safekeeper.rotten_at = Lsn(end + 30)
         await stage.commit(1)
