@@ -31,9 +31,10 @@ class Cell:
     @property
     def title(self) -> str:
         """What a reader sees on pointing at it."""
-        words = [f"ended {self.ended} runs" if self.ended else ""]
-        words += [f"saw it in {self.saw - self.ended} more, asked afterwards"]
-        told = ", ".join(word for word in words if word) if self.saw else "saw nothing"
+        words = [f"ended {self.ended} runs"] if self.ended else []
+        if self.saw > self.ended:
+            words.append(f"saw it in {self.saw - self.ended} more, asked afterwards")
+        told = ", ".join(words) or "saw nothing"
         return f"{told}; {'expected' if self.expected else 'not expected'}"
 
 
@@ -44,6 +45,11 @@ class Line:
     bug: Mapping[str, Any]
     cells: Sequence[Cell]
     seeds: Sequence[int]
+
+    @property
+    def caught(self) -> int:
+        """How many hunts caught it."""
+        return sum(hunt["catch"] is not None for hunt in self.bug["hunts"])
 
     @property
     def bar_px(self) -> float:
