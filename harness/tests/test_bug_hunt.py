@@ -159,8 +159,8 @@ def test_run_that_our_own_error_spoils_is_no_catch_and_ends_no_hunt(suite):
                 "--scenario", "test_toy.py::test_misuse",
                 "--scenario", "test_toy.py::test_later")  # fmt: skip
 
-    told = "ended in an error of our own: python -m harness run 'test_toy.py::test_misuse' --seed 0"
-    assert f"{told} --bug always-even" in " ".join(done.stderr.split())
+    replay = "python -m harness run 'test_toy.py::test_misuse' --seed 0 --bug always-even"
+    assert f"ended in an error of our own: {replay}" in " ".join(done.stderr.split())
     assert done.stdout.splitlines()[-1].startswith("caught=1/1 median_seeds=13 "), done.stderr
 
 
