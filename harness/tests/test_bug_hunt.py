@@ -155,8 +155,8 @@ def test_hunt_that_never_met_a_red_seed_is_a_success(suite):
 
 
 def test_run_that_our_own_error_spoils_is_no_catch_and_ends_no_hunt(suite):
-    done = bugs(suite, "bugs", "--id", "always-even", "--roots", "1", "--jobs", "1", "--seeds", "20",
-                "--scenario", "test_toy.py::test_misuse",
+    done = bugs(suite, "bugs", "--id", "always-even", "--roots", "1", "--jobs", "1",
+                "--seeds", "20", "--scenario", "test_toy.py::test_misuse",
                 "--scenario", "test_toy.py::test_later")  # fmt: skip
 
     replay = "python -m harness run 'test_toy.py::test_misuse' --seed 0 --bug always-even"
