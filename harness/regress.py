@@ -56,7 +56,7 @@ def add(regression: Regression, evidence: str = "") -> str:
         refuse_again(regression, known)
         write_plan(plan, REGRESSIONS.parent / regression.plan)
     append_regression(REGRESSIONS, regression)
-    return f"added {regression.scenario} seed {regression.seed}; without the plan: {record.line()}"
+    return f"added {regression.scenario} seed {regression.seed}, which ends so now: {record.line()}"
 
 
 def _slug(regression: Regression) -> str:
