@@ -49,6 +49,7 @@ class Mark(Enum):
     # Pageserver: reads.
     READ_WAITED = "pageserver: a read waited for WAL to be ingested"
     READ_WAIT_TIMED_OUT = "pageserver: a read gave up waiting for WAL"
+    LAYER_REPAIRED = "pageserver: a damaged layer file was replaced by the object store's copy"
     LAYER_DOWNLOADED = "pageserver: a layer was fetched from the object store"
     # Pageserver: ingest.
     INGEST_HELD_BACK = "pageserver: ingest waited for the disk"

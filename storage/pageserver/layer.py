@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 
-from storage.errors import FileMissing
+from storage.errors import CorruptData, FileMissing, ObjectMissing, PortError
+from storage.marks import Mark, reach
 from storage.pageserver.layer_file import BlockCache, LayerReader
 from storage.pageserver.layer_name import LayerName
 from storage.ports import Disk
+
+logger = logging.getLogger(__name__)
 
 Fetch = Callable[[LayerName, int], Awaitable[None]]
 """Brings a layer file of a known size from the object store to its place on disk, durably."""
@@ -18,7 +22,8 @@ Fetch = Callable[[LayerName, int], Awaitable[None]]
 class Layer:
     """Opens its file at the first read, fetching it if it is not there.
 
-    Readers pin the layer; :meth:`close` waits for them before its file may go.
+    A file that turns out to be damaged is replaced by the object store's copy. Readers pin the
+    layer; :meth:`close` waits for them before its file may go.
     """
 
     def __init__(self, name: LayerName, size: int, path: str) -> None:
@@ -26,6 +31,8 @@ class Layer:
         self.size = size
         self.path = path
         self._reader: LayerReader | None = None
+        self._distrusted: list[LayerReader] = []
+        self._damage: CorruptData | None = None
         self._opening = asyncio.Lock()
         self._pins = 0
         self._unpinned = asyncio.Event()
@@ -58,15 +65,38 @@ class Layer:
 
     async def _open(self, disk: Disk, cache: BlockCache, fetch: Fetch) -> LayerReader:
         try:
+            if self._damage is not None:
+                raise self._damage
             return await LayerReader.open(disk, self.path, self.name, cache)
         except FileMissing:
             await fetch(self.name, self.size)
-            return await LayerReader.open(disk, self.path, self.name, cache)
+        except CorruptData as error:
+            await self._replace(fetch, error)
+        return await LayerReader.open(disk, self.path, self.name, cache)
+
+    async def _replace(self, fetch: Fetch, damage: CorruptData) -> None:
+        """Download a file that is damaged here; raises ``damage`` if it is nowhere else."""
+        self._damage = None
+        logger.warning("%s; the layer is downloaded again", damage)
+        try:
+            await fetch(self.name, self.size)
+        except ObjectMissing:
+            raise damage from None
+        except PortError:
+            self._damage = damage
+            raise
+        reach(Mark.LAYER_REPAIRED)
+
+    def distrust(self, reader: LayerReader, damage: CorruptData) -> None:
+        """What ``reader`` reads is damaged: whoever asks for a reader next gets another file."""
+        if self._reader is reader:
+            self._reader, self._damage = None, damage
+            self._distrusted.append(reader)  # Others may be in the middle of a read.
 
     async def close(self) -> None:
         """Wait for the readers, then release the file; the layer must be out of the map."""
         while self._pins:
             await self._unpinned.wait()
         reader, self._reader = self._reader, None
-        if reader is not None:
-            await reader.close()
+        for each in ([] if reader is None else [reader]) + self._distrusted:
+            await each.close()

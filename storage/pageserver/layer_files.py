@@ -14,11 +14,14 @@ from contextlib import asynccontextmanager
 from storage.durable import TEMPORARY_SUFFIX, parent_of
 from storage.errors import CorruptData, FileMissing
 from storage.ids import TenantTimelineId
+from storage.lsn import Lsn
 from storage.marks import Mark, reach
+from storage.pageserver.keys import Key
 from storage.pageserver.layer import Layer
 from storage.pageserver.layer_file import BlockCache, LayerReader, LayerWriter, check_whole
 from storage.pageserver.layer_map import LayerMap
 from storage.pageserver.layer_name import LayerName
+from storage.pageserver.memory_layer import Version
 from storage.pageserver.remote import RemoteTenant
 from storage.ports import Disk
 
@@ -83,6 +86,20 @@ class LayerFiles:
     async def reader(self, layer: Layer) -> LayerReader:
         """The open file of a pinned layer, downloaded first if it is not here."""
         return await layer.reader(self._disk, self._cache, self._fetch)
+
+    async def collect(
+        self, layer: Layer, key: Key, span: tuple[Lsn, Lsn], into: list[Version]
+    ) -> bool:
+        """As ``MemoryLayer.collect`` from a pinned layer, ``span`` being above and upto; a damaged
+        file is replaced once. ``PortError``, or ``CorruptData`` if nobody has a better one."""
+        begin = len(into)
+        reader = await self.reader(layer)
+        try:
+            return await reader.collect(key, *span, into)
+        except CorruptData as error:
+            del into[begin:]
+            layer.distrust(reader, error)
+            return await (await self.reader(layer)).collect(key, *span, into)
 
     @asynccontextmanager
     async def writing(self, purpose: str) -> AsyncIterator[LayerWriter]:

@@ -252,10 +252,10 @@ class Timeline:
             if image is not None:
                 pins.enter_context(image.pin())
             for layer in deltas:
-                if await (await self.files.reader(layer)).collect(key, floor, lsn, into):
+                if await self.files.collect(layer, key, (floor, lsn), into):
                     return True
             if image is not None:
-                await (await self.files.reader(image)).collect(key, Lsn(floor - 1), floor, into)
+                await self.files.collect(image, key, (Lsn(floor - 1), floor), into)
                 return True
         return False
 
