@@ -26,8 +26,8 @@ ORACLES: Mapping[str, str] = {
     "O12": "no internal failure",
     "O13": "no spurious refusal",
 }
-"""As ``docs/bug-bank.md`` numbers them. O8 is a way to ask, not a voice of its own: after a loss
-O1, O6 or O7 speaks."""
+"""As ``docs/bug-bank.md`` numbers them. O8 speaks at the end of every simulated run; when a
+scenario itself loses a node, O1, O6 or O7 may speak first."""
 
 OTHER = "other"
 """What is none of them: an assertion of the scenario itself."""
@@ -50,6 +50,7 @@ _BY_CHECKER: Mapping[str, str] = {
     "pages_equal_wal": "O6",
     "reads_equal_model": "O6",
     "bucket": "O7",
+    "reattachment": "O8",
     "admin_persists": "O9",
     "nothing_leaked": "O11",
     "tasks_heed": "O11",
@@ -66,6 +67,7 @@ _BY_WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("", "O3"),
     ),
     "quorum_order": (("is elected", "O5"), ("", "O1")),
+    "consensus_messages": (("votes in term|two leaders|leads in|is at term", "O5"), ("", "O1")),
     "eventually": (("cleans the bucket", "O7"), ("is attached|detach", "O9"), ("", "O10")),
 }
 """Checkers that speak for several oracles: the first pattern found in the message decides."""

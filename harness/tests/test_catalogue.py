@@ -8,8 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness import bug_oracles
+from harness.bug_oracles import oracle_of
 from harness.checkers import catalogue
 from harness.checkers.catalogue import ORACLES, idle, judged_by, page
+from harness.errors import CheckFailed
 from harness.runner import RunResult, Scenario
 from harness.topology import TWO_PAGESERVERS
 from harness.transactions import BankOptions, ListAppendOptions, Mixed
@@ -47,6 +50,14 @@ def test_every_oracle_is_listed() -> None:
 def test_the_page_is_the_catalogue() -> None:
     """After a change: python -m harness.checkers.catalogue > docs/oracles.md"""
     assert (ROOT / "docs" / "oracles.md").read_text(encoding="utf-8") == page()
+
+
+def test_voices_are_counted_for_what_the_catalogue_says() -> None:
+    bank = {oracle.name: set(oracle.bank.split()) for oracle in ORACLES}
+    for name in bank.keys() - {"evidence", "liveness"}:
+        numbers = {oracle_of(CheckFailed("", checker=name))}
+        numbers |= {number for _, number in bug_oracles._BY_WORDS.get(name, ())}
+        assert numbers <= bank[name], name
 
 
 def test_every_number_of_the_bank_has_an_oracle() -> None:
