@@ -151,6 +151,7 @@ class Timeline:
             if self.acceptor.flush_lsn < flush_lsn:
                 reach(Mark.WAL_CUT)
                 emit("lsn", **self._ids, name="flush_lsn", value=self.acceptor.flush_lsn)
+            self._show_horizon()
             self._show_progress()
             self.flush_wakeups.notify()
 
@@ -259,8 +260,11 @@ class Timeline:
                     await self._control.save(self.acceptor.control())
                 except PortError as error:
                     raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
-        # It moves with every append; once in a while is enough for observers.
-        emit("lsn", **self._ids, name="truncate_lsn", value=self._control.saved.peer_horizon_lsn)
+        self._show_horizon()
+
+    def _show_horizon(self) -> None:
+        """It moves with every append; at elections and saves is enough for observers."""
+        emit("lsn", **self._ids, name="truncate_lsn", value=self.acceptor.peer_horizon_lsn)
 
     async def close(self) -> None:
         """Save what a restart would like to know, and let go of the files. ``NotReady``."""
