@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 
 from storage.compute.options import PageServiceOptions, host_and_port
 from storage.compute.page_client import PageClient
-from storage.errors import CorruptData, ProtocolError, SeawallError
+from storage.errors import CorruptData, NotReady, ProtocolError, SeawallError
 from storage.lsn import INVALID_LSN, Lsn
 from storage.wire.client import ConnectOptions, connect
 from storage.wire.errors import ServerError
@@ -63,6 +63,19 @@ async def fetch_base(
         except (OSError, EOFError, ProtocolError) as error:
             reason = str(error) or type(error).__name__
             logger.info("no base at %s from %s yet: %s", lsn, pages.address, reason)
+        await asyncio.sleep(delay_s * (0.5 + 0.5 * entropy.random()))
+        delay_s = min(2 * delay_s, RETRY_MAX_S)
+
+
+async def fetch_blocks(pages: PageClient, lsn: Lsn, entropy: random.Random) -> int:
+    """Length of the relation at ``lsn`` in blocks; a pageserver that cannot tell, even because
+    what it has is damaged, may be repaired or replaced. Raises ``LsnOutOfScope``."""
+    delay_s = RETRY_FIRST_S
+    while True:
+        try:
+            return await pages.blocks(lsn, lsn)
+        except (NotReady, CorruptData, ProtocolError) as error:
+            logger.info("no size at %s from %s yet: %s", lsn, pages.address, error)
         await asyncio.sleep(delay_s * (0.5 + 0.5 * entropy.random()))
         delay_s = min(2 * delay_s, RETRY_MAX_S)
 

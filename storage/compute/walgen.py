@@ -13,7 +13,7 @@ import enum
 import logging
 from typing import Any
 
-from storage.compute.basebackup import check_base, fetch_base
+from storage.compute.basebackup import check_base, fetch_base, fetch_blocks
 from storage.compute.commit_log import CommitLog
 from storage.compute.engine import Engine
 from storage.compute.options import WalgenOptions
@@ -113,7 +113,7 @@ class Walgen:
             lambda: self._proposer.commit_lsn,
             CacheOptions(
                 start_lsn=start_lsn,
-                blocks=await self._pages.blocks(start_lsn, start_lsn),
+                blocks=await fetch_blocks(self._pages, start_lsn, self._entropy),
                 capacity=options.pages.cache_pages,
             ),
         )

@@ -75,6 +75,32 @@ def test_answers_have_the_columns_that_were_described(
     play(story, monkeypatch)
 
 
+def test_a_pageserver_with_damaged_pages_ends_no_compute(monkeypatch: MonkeyPatch) -> None:
+    """It may be repaired, or replaced: the compute waits, and a statement fails at once."""
+
+    async def story(rig: WalgenRig) -> None:
+        damaged = rig.pageservers[0]
+        damaged.mode, damaged.sqlstate = Mode.REFUSE, "XX001"
+        starting = rig.loop.create_task(rig.start())
+        await asyncio.sleep(20)
+        assert not starting.done()
+        damaged.mode = Mode.ANSWER
+        async with asyncio.timeout(5):
+            life = await starting
+        client = await connect("main", 5432)
+        for key in (1, 1000, 2000, 3000):  # More pages than the compute keeps.
+            await client.query(f"put {key} a")
+        damaged.mode = Mode.REFUSE
+        with pytest.raises(ServerError, match="no page for you"):
+            for key in (1, 1000, 2000, 3000):
+                await client.query(f"get {key}")
+        damaged.mode = Mode.ANSWER
+        assert await rows(client, "get 1") == [("a",)]
+        await rig.stop(life)
+
+    play(story, monkeypatch)
+
+
 def test_http_status_and_move(monkeypatch: MonkeyPatch) -> None:
     async def story(rig: WalgenRig) -> None:
         life = await rig.start()
