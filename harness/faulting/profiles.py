@@ -8,6 +8,7 @@ what having them all hides). ``transactions`` is a swarm on lists and a bank.
 
 from __future__ import annotations
 
+import dataclasses
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -123,6 +124,10 @@ PROFILES = {
 }
 
 
+ROOMS_DRAWN = ("hostile", "swarm")
+"""Profiles whose WAL may begin shortly before the end of a segment, as none would reach it."""
+
+
 def draw_plan(profile: str, generator: random.Random) -> Plan:
     """Draw a plan from a named profile; ``HarnessError`` lists the profiles if there is none."""
     if profile not in PROFILES:
@@ -135,6 +140,9 @@ def draw_plan(profile: str, generator: random.Random) -> Plan:
     majority = len(cast.safekeepers) // 2 + 1
     core = tuple(sorted(generator.sample(cast.safekeepers, majority)))
     clients, think_s = generator.choice((1, 2, 4)), generator.choice((0.02, 0.05, 0.2))
+    kill_rest = generator.random() < 0.3
+    if profile in ROOMS_DRAWN:
+        topology = dataclasses.replace(topology, wal_room=_draw_room(generator))
     return Plan(
         profile=profile,
         topology=topology,
@@ -143,9 +151,16 @@ def draw_plan(profile: str, generator: random.Random) -> Plan:
         core=core,
         clients=clients,
         think_s=max(think_s, round(clients * mix.duration_s / OPERATIONS_MAX, 3)),
-        kill_rest=generator.random() < 0.3,
+        kill_rest=kill_rest,
         workload="transactions" if profile == "transactions" else "registers",
     )
+
+
+def _draw_room(generator: random.Random) -> int | None:
+    """Drawn last, so that the rest of a seed's plan is what it was without it."""
+    if generator.random() < 0.6:
+        return None
+    return generator.choice((2 * KIB, 16 * KIB, 64 * KIB)) - 8 * generator.randrange(200)
 
 
 def _draw_step(cast: Cast, mix: Mix, generator: random.Random) -> Step:
