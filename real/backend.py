@@ -92,15 +92,13 @@ class RealBackend:
             raise
         note = self._evidence.note_fault
         self._network = HubNetwork(self._hub, note)
-        self._s3 = S3Switch(
-            self._hub, note, self._services.proxy, linked=self._services.s3_is_linked
-        )
-        self._etcd = EtcdSwitch(self._hub, note, self._services.leases)
-        self._etcd.nodes = lambda: self._services.nodes
+        services = self._services
+        self._s3 = S3Switch(self._hub, note, services.proxy, linked=services.s3_is_linked)
+        self._etcd = EtcdSwitch(self._hub, note, services.leases, lambda: services.nodes)
         self.network: Network = self._network
         self.object_store: ObjectStoreSwitch = self._s3
         self.broker: BrokerSwitch = self._etcd
-        has_proxy = self._services.proxy is not None
+        has_proxy = services.proxy is not None
         self.abilities = abilities(has_postgres=session.has_postgres, has_s3_proxy=has_proxy)
 
     def _start_hub(self) -> tuple[int, HubClient]:

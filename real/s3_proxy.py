@@ -12,7 +12,9 @@ import contextlib
 import random
 import socket
 from collections import Counter
+from collections.abc import Coroutine
 from dataclasses import dataclass, replace
+from typing import Any
 
 import h11
 
@@ -98,8 +100,8 @@ class S3Proxy:
         for listener in self._sockets:
             listener.close()
 
-    def _spawn(self, work: object) -> None:
-        task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
         self._tasks[task] = None
         task.add_done_callback(self._tasks.pop)
 

@@ -136,13 +136,20 @@ class S3Switch(_ServiceLinks):
 
 
 class EtcdSwitch(_ServiceLinks):
-    """``harness.fault_ports.BrokerSwitch``; ``nodes`` are those of the run, ``leases`` its own."""
+    """``harness.fault_ports.BrokerSwitch``; ``nodes`` tells those of the run, ``leases`` ends the
+    run's own."""
 
-    def __init__(self, hub: HubClient, note: Note, leases: EtcdLeases | None) -> None:
+    def __init__(
+        self,
+        hub: HubClient,
+        note: Note,
+        leases: EtcdLeases | None,
+        nodes: Callable[[], list[str]],
+    ) -> None:
         super().__init__(hub, "broker", note)
         self._leases = leases
+        self._nodes = nodes
         self._expired = 0
-        self.nodes: Callable[[], list[str]] = list
 
     def inject(self, faults: ServiceFaults) -> None:
         """Not here: the hub does not know one request from another."""
@@ -155,7 +162,7 @@ class EtcdSwitch(_ServiceLinks):
 
     def lag_watches(self, by_s: float) -> None:
         """Let all that the broker says come so much later; 0 ends it."""
-        links = [[self._target, node] for node in self.nodes()]
+        links = [[self._target, node] for node in self._nodes()]
         self._hub.ask("fault", links=links, delay_s=by_s)
         if by_s:
             self._note("lag_watches", by_s=str(by_s))
