@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 
 from harness.backend import Ability
 from harness.fault_ports import CALM, LinkFaults
-from harness.faulting.fault import Cast, Fault, Scope, Strike, Undo, claim_nothing
+from harness.faulting.fault import Cast, Draw, Fault, Scope, Strike, Undo, claim_nothing
 from harness.faulting.stage import Stage
 
 Direction = tuple[str, str]
 
+HEAL = "heal"
 CUT_EFFECTS = ("network.bytes_cut", "network.packets_cut", "network.connections_cut")
 DELAY_EFFECTS = (
     "network.messages_delayed",
@@ -113,33 +115,6 @@ def _undo(stage: Stage, directions: list[Direction]) -> Undo:
     return heal
 
 
-def _cut(stage: Stage, directions: list[Direction]) -> Undo:
-    hosts = _hosts(stage, directions)
-    for source, target in hosts:
-        stage.backend.network.cut(source, target, both=False)
-    return _undo(stage, hosts)
-
-
-async def _cut_one_way(stage: Stage, strike: Strike) -> Undo:
-    return _cut(stage, _directions_of_link(strike))
-
-
-async def _cut_both(stage: Stage, strike: Strike) -> Undo:
-    return _cut(stage, _directions_of_both(strike))
-
-
-async def _isolate(stage: Stage, strike: Strike) -> Undo:
-    return _cut(stage, _directions_of_isolation(strike))
-
-
-async def _halve(stage: Stage, strike: Strike) -> Undo:
-    return _cut(stage, _directions_of_halves(strike))
-
-
-async def _ring(stage: Stage, strike: Strike) -> Undo:
-    return _cut(stage, _directions_of_ring(strike))
-
-
 async def _hold(stage: Stage, strike: Strike) -> Undo:
     hosts = _hosts(stage, _directions_of_link(strike))
     for source, target in hosts:
@@ -167,16 +142,33 @@ def _claim_both(strike: Strike) -> tuple[str, ...]:
     return _claims(_directions_of_both(strike))
 
 
-def _claim_isolation(strike: Strike) -> tuple[str, ...]:
-    return _claims(_directions_of_isolation(strike))
+@dataclass(frozen=True)
+class _Shape:
+    """Which directions a partition cuts, and how its strikes are drawn."""
+
+    draw: Draw
+    directions: Callable[[Strike], list[Direction]]
 
 
-def _claim_halves(strike: Strike) -> tuple[str, ...]:
-    return _claims(_directions_of_halves(strike))
+def _cutting(name: str, scope: Scope, what: str, shape: _Shape) -> Fault:
+    """Black holes in every direction of a shape."""
 
+    async def cause(stage: Stage, strike: Strike) -> Undo:
+        hosts = _hosts(stage, shape.directions(strike))
+        for source, target in hosts:
+            stage.backend.network.cut(source, target, both=False)
+        return _undo(stage, hosts)
 
-def _claim_ring(strike: Strike) -> tuple[str, ...]:
-    return _claims(_directions_of_ring(strike))
+    return Fault(
+        name=name,
+        scope=scope,
+        what=what,
+        inverse=HEAL,
+        effects=CUT_EFFECTS,
+        draw=shape.draw,
+        cause=cause,
+        claims=lambda strike: _claims(shape.directions(strike)),
+    )
 
 
 def _disturb(name: str, what: str, effect: str, needs: Ability) -> Fault:
@@ -210,7 +202,6 @@ def _disturb(name: str, what: str, effect: str, needs: Ability) -> Fault:
     )
 
 
-HEAL = "heal"
 NETWORK_FAULTS = (
     _disturb(
         "fragmentation",
@@ -231,55 +222,35 @@ NETWORK_FAULTS = (
         "datagrams_reordered",
         Ability.DATAGRAM_LOSS,
     ),
-    Fault(
-        name="cut_one_way",
-        scope=Scope.DIRECTION,
-        what="a black hole in one direction: bytes and connection attempts vanish",
-        inverse=HEAL,
-        effects=CUT_EFFECTS,
-        draw=_draw_link,
-        cause=_cut_one_way,
-        claims=_claim_link,
+    _cutting(
+        "cut_one_way",
+        Scope.DIRECTION,
+        "a black hole in one direction: bytes and connection attempts vanish",
+        _Shape(_draw_link, _directions_of_link),
     ),
-    Fault(
-        name="black_hole",
-        scope=Scope.LINK,
-        what="two nodes lose sight of each other",
-        inverse=HEAL,
-        effects=CUT_EFFECTS,
-        draw=_draw_link,
-        cause=_cut_both,
-        claims=_claim_both,
+    _cutting(
+        "black_hole",
+        Scope.LINK,
+        "two nodes lose sight of each other",
+        _Shape(_draw_link, _directions_of_both),
     ),
-    Fault(
-        name="isolate",
-        scope=Scope.NODE,
-        what="one node loses sight of all others",
-        inverse=HEAL,
-        effects=CUT_EFFECTS,
-        draw=_draw_isolated,
-        cause=_isolate,
-        claims=_claim_isolation,
+    _cutting(
+        "isolate",
+        Scope.NODE,
+        "one node loses sight of all others",
+        _Shape(_draw_isolated, _directions_of_isolation),
     ),
-    Fault(
-        name="partition",
-        scope=Scope.LINK,
-        what="the nodes fall into two halves that cannot see each other",
-        inverse=HEAL,
-        effects=CUT_EFFECTS,
-        draw=_draw_halves,
-        cause=_halve,
-        claims=_claim_halves,
+    _cutting(
+        "partition",
+        Scope.LINK,
+        "the nodes fall into two halves that cannot see each other",
+        _Shape(_draw_halves, _directions_of_halves),
     ),
-    Fault(
-        name="majority_ring",
-        scope=Scope.LINK,
-        what="every node sees a majority, no two the same one",
-        inverse=HEAL,
-        effects=CUT_EFFECTS,
-        draw=_draw_ring,
-        cause=_ring,
-        claims=_claim_ring,
+    _cutting(
+        "majority_ring",
+        Scope.LINK,
+        "every node sees a majority, no two the same one",
+        _Shape(_draw_ring, _directions_of_ring),
     ),
     Fault(
         name="hold",
