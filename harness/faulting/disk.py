@@ -50,7 +50,7 @@ def _draw_older(cast: Cast, generator: random.Random) -> Strike:
 
 def _draw_dirty(cast: Cast, generator: random.Random) -> Strike:
     """For how long syncs hang before the crash, so that there is something to lose."""
-    dirty_s = round(10 ** generator.uniform(-3, -0.3), 4)
+    dirty_s = round(10 ** generator.uniform(-2.5, 0), 4)
     return Strike((generator.choice(cast.storage),), {"dirty_s": dirty_s})
 
 

@@ -89,8 +89,8 @@ def draw_topology(generator: random.Random) -> Topology:
     _maybe(generator, safekeeper, "control_file_save_s", (0.1, 5.0))
     _maybe(generator, safekeeper, "broker_publish_s", (0.2, 1.0))
     _maybe(generator, safekeeper, "recent_wal_bytes", (0, 64 * KIB))
-    _maybe(generator, pageserver, "checkpoint_distance", (16 * KIB, 64 * KIB, 256 * KIB))
-    _maybe(generator, pageserver, "checkpoint_timeout_s", (0.5, 5.0))
+    pageserver["checkpoint_distance"] = generator.choice((4 * KIB, 16 * KIB, 64 * KIB, MIB))
+    pageserver["checkpoint_timeout_s"] = generator.choice((0.3, 0.5, 1.0, 5.0))
     _maybe(generator, pageserver, "compaction_period_s", (0.5, 5.0))
     _maybe(generator, pageserver, "compaction_threshold", (2, 4))
     _maybe(generator, pageserver, "frozen_layers_max", (1, 2))
@@ -185,23 +185,21 @@ def _draw_trigger(cast: Cast, mix: Mix, fault: Fault, generator: random.Random) 
     if generator.random() >= mix.logical:
         return AtTime(round(generator.uniform(0.0, mix.duration_s), 3))
     if generator.random() < 0.3:
-        return AfterCommits(generator.randint(1, COMMITS_MAX))
+        return AfterCommits(round(COMMITS_MAX ** generator.random()))
     return draw_event(cast, generator)
 
 
 def draw_event(cast: Cast, generator: random.Random) -> OnEvent:
     """A trigger that waits for a report of a node: a position in a term, a vote, a tenant…"""
-    kind = generator.choice(("lsn", "lsn", "term", "vote", "tenant_state", "walreceiver"))
-    count = int(10 ** generator.uniform(0, 1.5))
+    kind = generator.choice(("lsn",) * 4 + ("elected", "vote", "tenant_state", "walreceiver"))
     if kind != "lsn":
-        return OnEvent(kind, count=count)
+        return OnEvent(kind, count=generator.choice((1, 1, 1, 2, 4)))
     node = generator.choice(cast.storage)
     positions = SAFEKEEPER_POSITIONS if node in cast.safekeepers else PAGESERVER_POSITIONS
     return OnEvent(
         kind,
         node,
-        count,
         where={"name": generator.choice(positions)},
-        at_least={"value": MIB + generator.randrange(200 * KIB)},
-        term=generator.choice((0, 0, 1, 2, 3)),
+        at_least={"value": MIB + int(10 ** generator.uniform(2, 4.5))},
+        term=generator.choice((0, 0, 0, 1, 2)) if node in cast.safekeepers else 0,
     )
