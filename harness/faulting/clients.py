@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-from contextlib import suppress
 
 from harness.endpoint import OutcomeUnknown, Refused
 from harness.faulting.fault import Cast, Fault, Scope, Strike, Undo, claim_nothing
@@ -21,6 +20,7 @@ LONG_ANSWERS = {
     "postgres": ({"user": "postgres"}, "select repeat('x', 1000) from generate_series(1, 1000)"),
 }
 """By kind of compute: how a client introduces itself, and what it asks."""
+CUT_SHORT = (Refused, OutcomeUnknown, asyncio.CancelledError)
 READ_AHEAD_BYTES = 1024
 DEAF_POLL_S = 0.02
 DEAF_POLLS_MAX = 50
@@ -43,12 +43,14 @@ async def _cancel(stage: Stage, strike: Strike) -> None:
         write = asyncio.create_task(
             client.put(FIRST_KEY + number % 8, f"hasty:{stage.cancelled}"), name="hasty client"
         )
-        await asyncio.wait([write], timeout=strike.number("patience_s"))
-        if not write.done():
+        try:
+            await asyncio.wait([write], timeout=strike.number("patience_s"))
+            stage.counts["compute.operations_cancelled"] += not write.done()
+        finally:
             write.cancel()
-            stage.counts["compute.operations_cancelled"] += 1
-        with suppress(asyncio.CancelledError, Refused, OutcomeUnknown):
-            await write
+            (outcome,) = await asyncio.gather(write, return_exceptions=True)
+        if isinstance(outcome, BaseException) and not isinstance(outcome, CUT_SHORT):
+            raise outcome
 
 
 async def _never_read(stage: Stage, strike: Strike) -> Undo | None:

@@ -84,8 +84,9 @@ def _hand_back(stage: Stage, old: EndpointHandle) -> Undo:
             await stage.crash_compute(endpoint)
         if any("Deposed" in (stage.backend.died(node.name) or "") for node in old.nodes):
             stage.counts["compute.deposed"] += 1
-        old.assign(stage.control.home)
         await stage.traffic.hand_back(old)
+        # Not before: until it is the primary again, nobody tells it that the tenant moves.
+        old.assign(stage.control.home)
         stage.held_down.pop(old.name, None)
 
     return undo
