@@ -83,6 +83,8 @@ def oracle_of(error: BaseException) -> str:
                 return oracle
         found = _BY_CHECKER.get(error.checker)
         return found or ("O10" if isinstance(error, NotLive) else OTHER)
+    if isinstance(error, TimeoutError) or "TimeoutError" in str(error):
+        return "O10"
     if isinstance(error, HttpError):
         return "O12" if error.status == HTTPStatus.INTERNAL_SERVER_ERROR else "O13"
     if isinstance(error, Refused | ServerError):
