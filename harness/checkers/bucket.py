@@ -68,10 +68,10 @@ class Bucket:
         return found
 
 
-async def read_bucket(objects: ObjectStore) -> Bucket:
+async def read_bucket(objects: ObjectStore, prefix: str = "pageserver/") -> Bucket:
     """List everything, and read what names other things. ``CheckFailed`` for what is unreadable."""
     bucket = Bucket()
-    for info in await objects.list("pageserver/"):
+    for info in await objects.list(prefix):
         bucket.sizes[info.key] = info.size
         attachment, index = _ATTACHMENT.match(info.key), _INDEX.match(info.key)
         if attachment is None and index is None:

@@ -173,11 +173,12 @@ ORACLES = (
     ),
     Oracle(
         "bucket",
-        "remote referential integrity: what indexes name is there and whole, what was reported as "
-        "remote is there, nothing is forgotten, checked again once everybody has stopped",
-        When.STOPPED,
+        "remote referential integrity: what indexes name is there and whole, what is reported as "
+        "remote is there, at the moment of the report and once everybody has stopped; nothing is "
+        "forgotten",
+        When.ONLINE_IN_SIM,
         "O7",
-        "layers that indexes name, and tenants whose leavings were looked for",
+        "reports, layers that indexes name, and tenants whose leavings were looked for",
     ),
     Oracle(
         "admin_persists",

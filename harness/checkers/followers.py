@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.backend import Ability, Sink
+from harness.checkers.bucket_watch import BucketWatch
 from harness.checkers.commit_order import CommitOrder
 from harness.checkers.consensus_messages import CHECKER as CONSENSUS_MESSAGES
 from harness.checkers.consensus_messages import ConsensusMessages, Conversation, Timeline
@@ -28,7 +29,8 @@ def watch_over(world: World) -> Watch:
     watch.add(of_operations={"commit_order": CommitOrder(world.history)})
     if is_live(world):
         # Where time is real, cores are shared and a fault is noted after it began to work.
-        watch.add(of_events={"tasks_heed": TasksHeed(), "refusals": refusals})
+        bucket = BucketWatch(world.backend.admin_objects())
+        watch.add(of_events={"tasks_heed": TasksHeed(), "refusals": refusals, "bucket": bucket})
         watch.add(of_operations={"refusals": refusals})
         world.backend.follow(watch.take)
     world.history.follow(watch)
