@@ -34,7 +34,7 @@ def count_faults(events: Iterable[Event]) -> dict[str, int]:
 class Coverage:
     """Over many runs: in how many each name occurred, and how often in all.
 
-    ``declared``: every name that could occur, with what it means.
+    ``declared``: every name that could occur, with what it means, or nothing if the name says it.
     """
 
     declared: Mapping[str, str]
@@ -57,8 +57,9 @@ class Coverage:
         lines += [f"  {name}: {self.hits[name]} times in {self.runs[name]} runs" for name in found]
         never = self.never()
         lines.append(f"{what}, never: {len(never)}")
-        lines += [f"  {name} – {self.declared[name]}" for name in never]
-        return lines
+        lines += [f"  {name} – {self.declared[name]}" for name in never if self.declared[name]]
+        plain = [name for name in never if not self.declared[name]]
+        return [*lines, f"  {', '.join(plain)}"] if plain else lines
 
     def to_json(self) -> dict[str, Any]:
         """For the summary of a sweep."""

@@ -216,7 +216,7 @@ class Tally:
         self._found: dict[tuple[str, int], RunRecord] = {}
         self.verdicts: Counter[Verdict] = Counter()
         self.marks = Coverage(MEANINGS)
-        self.faults = Coverage({name: "never had an effect" for name in FAULTS})
+        self.faults = Coverage(dict.fromkeys(FAULTS, ""))
         self.confirmed = 0
         """How many runs were made again in another process, to compare the digests."""
 

@@ -100,6 +100,9 @@ def test_marks_are_counted_and_those_never_reached_are_listed() -> None:
     lines = coverage.lines("marks")
     assert lines[:2] == [f"marks: 1 of {len(MEANINGS)}", "  wal_cut: 4 times in 2 runs"]
     assert any(line.startswith("  deposed – walproposer: ") for line in lines)
+    plain = Coverage({"kill": "", "wipe": "", "pause": ""})
+    plain.add({"wipe": 1})
+    assert plain.lines("faults")[-2:] == ["faults, never: 2", "  kill, pause"]
 
 
 def test_a_sweep_keeps_results_and_tells_groups_and_marks(suite: Path) -> None:
