@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeVar
 
@@ -15,13 +15,10 @@ from storage.pageserver import attached, creation, read_view
 from storage.pageserver.attached import FORMAT_VERSION, PATH
 from storage.pageserver.candidates import Candidates
 from storage.pageserver.compaction import Compactor
-from storage.pageserver.images import ImageMaker
 from storage.pageserver.index import TimelineIndex
 from storage.pageserver.keys import Key
 from storage.pageserver.layer import Layer
-from storage.pageserver.layer_files import LayerFiles
 from storage.pageserver.layer_map import LayerMap, Search
-from storage.pageserver.layer_name import LayerName
 from storage.pageserver.memory_layer import MemoryLayer, Version
 from storage.pageserver.read_view import ReadPoint
 from storage.pageserver.remote import Attachment, RemoteTenant
@@ -170,14 +167,6 @@ def _any_image(
     return found
 
 
-def _image_above_later_deltas(self: ImageMaker, images: list[Layer]) -> None:
-    """Images come into the map, and the index forgets them."""
-    timeline = self._timeline
-    timeline.layers.replace(remove=(), add=images)
-    for layer in images:
-        timeline.uploader.put_layer(layer)
-
-
 def _stop_at_first(self: MemoryLayer, key: Key, above: Lsn, upto: Lsn, into: list[Version]) -> bool:
     """The newest version is taken for complete, whatever it is."""
     for version in reversed(self._versions.get(key, ())):
@@ -213,14 +202,7 @@ def _remote_when_flushed(self: Timeline, frozen: FrozenLayer, layer: Layer | Non
     self._index_uploaded(self.index())
 
 
-async def _load_some(self: LayerFiles, listed: Iterable[tuple[LayerName, int]]) -> list[Layer]:
-    """Files of a wrong size are left where they are."""
-    layers = {str(name): Layer(name, size, self.path(name)) for name, size in listed}
-    await self._disk.mkdir(self._directory)
-    return list(layers.values())
-
-
-async def _give_up_on_errors(self: Uploader) -> None:
+async def _first_goes_last(self: Uploader) -> None:
     batch = self._queue.start_batch()
     self._queue.finish_batch()
     self._queue.schedule(batch[0])
@@ -283,8 +265,6 @@ BUGS: Sequence[Bug] = (
           (Timeline, "get", _newest_from_cache)),
     _slip("own-image-of-the-future", "O6", "reads in the past, after images were made",
           (LayerMap, "search", _any_image)),
-    _slip("own-images-not-indexed", "O7", "images are made",
-          (ImageMaker, "_publish", _image_above_later_deltas)),
     _slip("own-newest-version-only", "O6", "every run",
           (MemoryLayer, "collect", _stop_at_first)),
     _slip("own-read-does-not-wait", "O6", "reads of what was just written",
@@ -295,10 +275,8 @@ BUGS: Sequence[Bug] = (
           (WalReceiver, "_send_status", _disk_for_remote)),
     _slip("own-remote-when-flushed", "O4 O7 O8", "every run that flushes",
           (Timeline, "flushed", _remote_when_flushed)),
-    _slip("own-keeps-unlisted-files", "O12", "a pageserver restarts",
-          (LayerFiles, "load", _load_some)),
     _slip("own-uploads-reordered", "O7", "every run that compacts",
-          (Uploader, "step", _give_up_on_errors)),
+          (Uploader, "step", _first_goes_last)),
     _slip("own-closes-under-readers", "O6 O12", "a detach while pages are read",
           (Timeline, "close", _do_not_close_readers)),
 )  # fmt: skip
