@@ -70,7 +70,7 @@ STRIKES = {
     "lose_per_file": Strike(("sk0", "sk1", "sk2", "ps0"), {"dirty_s": 0.4}),
     "lose_sizes": Strike(PAGESERVER, {"dirty_s": 0.4}),
     "lose_names": Strike(PAGESERVER, {"dirty_s": 0.4}),
-    "tear_writes": Strike(SAFEKEEPER, {"dirty_s": 0.1}),
+    "tear_writes": Strike(("sk0", "sk1", "sk2", "ps0"), {"dirty_s": 0.4}),
     "disk_error": Strike(PAGESERVER, {"times": 2}),
     "no_space": Strike(PAGESERVER, {"times": 2}),
     "short_read": Strike(PAGESERVER, {"times": 2}),
