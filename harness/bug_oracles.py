@@ -67,7 +67,6 @@ _BY_WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ("", "O3"),
     ),
     "quorum_order": (("is elected", "O5"), ("", "O1")),
-    "consensus_messages": (("was durable", "O1"), ("", "O5")),
     "consensus_messages": (("votes in term|two leaders|leads in|is at term", "O5"), ("", "O1")),
     "eventually": (("cleans the bucket", "O7"), ("is attached|detach", "O9"), ("", "O10")),
 }
