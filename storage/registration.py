@@ -34,6 +34,7 @@ class TaskKind(StrEnum):
     WAL_SENDER = "wal_sender"
     WAL_BACKUP = "wal_backup"
     WAL_REMOVER = "wal_remover"
+    WAL_RECOVERY = "wal_recovery"
     CALLMEMAYBE = "callmemaybe"
     CHECKPOINTER = "checkpointer"
     LAYER_FLUSH = "layer_flush"

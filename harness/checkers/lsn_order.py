@@ -2,7 +2,8 @@
 
 * An LSN that only grows does so within one incarnation, or one attachment of a tenant.
 * Pageserver: remote_consistent ≤ disk_consistent ≤ last_record. Safekeeper: backup ≤ commit ≤
-  flush, remote_consistent ≤ commit, truncate ≤ flush.
+  flush, remote_consistent ≤ commit, truncate ≤ flush. WAL is removed from its disk only up to the
+  lowest of remote_consistent, truncate and backup: pageserver, peers and S3 have it.
 * Terms only grow, a term has one leader, and a safekeeper votes once per term.
 
 An event is compared with what was reported before it; what was never reported is not guessed.
@@ -24,6 +25,7 @@ GROWING = frozenset(
         "commit_lsn",
         "truncate_lsn",
         "backup_lsn",
+        "removed_lsn",
         "last_record_lsn",
         "disk_consistent_lsn",
         "remote_consistent_lsn",
@@ -37,6 +39,7 @@ AT_MOST = {
     "backup_lsn": ("commit_lsn",),
     "commit_lsn": ("flush_lsn",),
     "truncate_lsn": ("flush_lsn",),
+    "removed_lsn": ("remote_consistent_lsn", "truncate_lsn", "backup_lsn"),
 }
 """On one node, the first never exceeds any of the others that the node reports."""
 

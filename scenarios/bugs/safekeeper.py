@@ -11,9 +11,10 @@ from storage.consensus.term_history import TermHistory, TermSwitch
 from storage.errors import NotReady
 from storage.lsn import Lsn
 from storage.safekeeper.control import ControlFile, encode_control
+from storage.safekeeper.control_state import ControlState
 from storage.safekeeper.segments import WalSegments
 from storage.safekeeper.sender import WalSender
-from storage.safekeeper.state import Acceptor, ControlState
+from storage.safekeeper.state import Acceptor
 from storage.safekeeper.timeline import Timeline
 from storage.tasks import current_registration, shutdown_requested
 from storage.wal import validate

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from harness.bug import Bug, Replacement
+from storage.consensus.fetch import fetch_wal
 from storage.lsn import Lsn
 from storage.tasks import ShutdownRequested
 from storage.walproposer.campaign import PeerPhase, Recover
 from storage.walproposer.link import EXPECTED_FAILURES
 from storage.walproposer.proposer import WalProposer
-from storage.walproposer.recovery import fetch_wal
 from storage.walproposer.state import Campaign
 
 FAMILY = "walproposer"

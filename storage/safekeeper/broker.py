@@ -18,7 +18,8 @@ from storage.log import one_line
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
 from storage.ports import Broker, BrokerUpdate
-from storage.safekeeper.options import HTTP_PORT, WIRE_PORT, SafekeeperOptions
+from storage.safekeeper.catch_up import CatchUp, PeerStatus
+from storage.safekeeper.options import HTTP_PORT, WIRE_PORT
 from storage.safekeeper.timeline import Timeline
 from storage.safekeeper.timelines import Timelines
 from storage.tasks import interruptible
@@ -48,13 +49,12 @@ def parse_key(key: str) -> tuple[TenantTimelineId, str] | None:
 class BrokerStatus:
     """Publishes active timelines and listens to peers; two tasks."""
 
-    def __init__(
-        self, broker: Broker, node: str, timelines: Timelines, options: SafekeeperOptions
-    ) -> None:
+    def __init__(self, broker: Broker, node: str, timelines: Timelines, catch_up: CatchUp) -> None:
         self._broker = broker
         self._node = node
         self._timelines = timelines
-        self._options = options
+        self._catch_up = catch_up
+        self._options = catch_up.options
         self._news = asyncio.Event()
         self._published: dict[TenantTimelineId, dict[str, str | int]] = {}
 
@@ -101,7 +101,7 @@ class BrokerStatus:
             "backup_lsn": str(acceptor.backup_lsn),
             "remote_consistent_lsn": str(acceptor.remote_consistent_lsn),
             "peer_horizon_lsn": str(acceptor.peer_horizon_lsn),
-            "local_start_lsn": str(acceptor.control().local_start_lsn),
+            "local_start_lsn": str(acceptor.local_start_lsn),
         }
 
     async def listen_always(self) -> None:
@@ -126,17 +126,31 @@ class BrokerStatus:
         if timeline is None:
             return
         try:
-            status = json.loads(update.value)
-            last_log_term = int(status["last_log_term"])
-            commit_lsn = Lsn.parse(status["commit_lsn"])
-            remote_consistent_lsn = Lsn.parse(status["remote_consistent_lsn"])
+            peer = _parse_status(update.value)
         except (ValueError, KeyError, TypeError) as error:
             logger.info("broker key %s holds no status: %r", update.key, error)
             return
-        timeline.hear_peer(last_log_term, commit_lsn)
-        timeline.hear_remote_consistent(remote_consistent_lsn)
+        timeline.hear_peer(peer.last_log_term, peer.commit_lsn)
+        timeline.hear_remote_consistent(peer.remote_consistent_lsn)
+        timeline.hear_backup(peer.backup_lsn)
+        self._catch_up.heard(timeline, peer)
         acceptor = timeline.acceptor
-        if commit_lsn < acceptor.commit_lsn or (
-            remote_consistent_lsn < acceptor.remote_consistent_lsn
+        if (
+            peer.commit_lsn < acceptor.commit_lsn
+            or peer.remote_consistent_lsn < acceptor.remote_consistent_lsn
+            or peer.backup_lsn < acceptor.backup_lsn
         ):
             self._published.pop(timeline.id, None)
+
+
+def _parse_status(value: bytes) -> PeerStatus:
+    status = json.loads(value)
+    return PeerStatus(
+        node=str(status["node"]),
+        pg_addr=str(status["pg_addr"]),
+        http_addr=str(status["http_addr"]),
+        last_log_term=int(status["last_log_term"]),
+        commit_lsn=Lsn.parse(status["commit_lsn"]),
+        backup_lsn=Lsn.parse(status["backup_lsn"]),
+        remote_consistent_lsn=Lsn.parse(status["remote_consistent_lsn"]),
+    )

@@ -117,6 +117,11 @@ class CallMeMaybe:
             subscription.wake.set()
             await self._save()
 
+    async def forget(self, timeline_id: TenantTimelineId) -> None:
+        """The timeline was deleted: nobody is called for it any more."""
+        for key in [key for key in self._subscriptions if key[0] == timeline_id]:
+            await self.unsubscribe(*key)
+
     def _add(self, timeline_id: TenantTimelineId, pageserver: str) -> bool:
         """Whether the subscription is a new one."""
         _host_and_port(pageserver)

@@ -1,7 +1,8 @@
 """The replication commands a safekeeper understands, parsed.
 
 The grammar is PostgreSQL's (``repl_gram.y``) as pg_receivewal 15 to 18 and walreceivers use it,
-with two additions: ``START_WAL_PUSH``, and ``(term 'N')`` after START_REPLICATION.
+with three additions: ``START_WAL_PUSH``, ``START_SNAPSHOT``, and ``(term 'N')`` after
+START_REPLICATION.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ _START_WAL_PUSH = re.compile(
 )
 _READ_SLOT = re.compile(r"READ_REPLICATION_SLOT\s+(\"[^\"]+\"|\w+)", re.IGNORECASE)
 _PLAIN = re.compile(
-    r"(IDENTIFY_SYSTEM|TIMELINE_STATUS|SHOW\s+\"?wal_segment_size\"?)", re.IGNORECASE
+    r"(IDENTIFY_SYSTEM|TIMELINE_STATUS|START_SNAPSHOT|SHOW\s+\"?wal_segment_size\"?)", re.IGNORECASE
 )
 
 
@@ -53,6 +54,11 @@ class TimelineStatus:
 
 
 @dataclass(frozen=True, slots=True)
+class StartSnapshot:
+    """Copy the whole timeline out, for a new member."""
+
+
+@dataclass(frozen=True, slots=True)
 class ShowSegmentSize:
     """``SHOW wal_segment_size``."""
 
@@ -65,7 +71,13 @@ class ReadSlot:
 
 
 Command = (
-    StartWalPush | StartReplication | IdentifySystem | TimelineStatus | ShowSegmentSize | ReadSlot
+    StartWalPush
+    | StartReplication
+    | StartSnapshot
+    | IdentifySystem
+    | TimelineStatus
+    | ShowSegmentSize
+    | ReadSlot
 )
 
 
@@ -86,6 +98,7 @@ def parse_command(text: str) -> Command:
         plain: dict[str, Command] = {
             "IDENTIFY_SYSTEM": IdentifySystem(),
             "TIMELINE_STATUS": TimelineStatus(),
+            "START_SNAPSHOT": StartSnapshot(),
             "SHOW": ShowSegmentSize(),
         }
         return plain[word]

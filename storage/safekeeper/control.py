@@ -17,7 +17,7 @@ from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
 from storage.ports import Disk
-from storage.safekeeper.state import ControlState, TimelineIdentity
+from storage.safekeeper.control_state import ControlState, TimelineIdentity
 from storage.wal.format import crc32c
 
 CONTROL_FILE = "safekeeper.control"

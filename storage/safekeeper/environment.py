@@ -1,4 +1,4 @@
-"""What the timelines of one safekeeper share: disk, tasks, options, the fuse."""
+"""What the timelines of one safekeeper share: disk, bucket, tasks, options, the fuse."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from storage.ids import TenantTimelineId
-from storage.ports import Disk
+from storage.ports import Ports
 from storage.safekeeper.fuse import Fuse
 from storage.safekeeper.options import SafekeeperOptions
 from storage.tasks import TaskKind, TaskRegistry
@@ -17,9 +17,10 @@ class Environment:
     """One per node; ``listen`` tells who wants to hear of activity."""
 
     def __init__(
-        self, disk: Disk, registry: TaskRegistry, options: SafekeeperOptions, fuse: Fuse
+        self, ports: Ports, registry: TaskRegistry, options: SafekeeperOptions, fuse: Fuse
     ) -> None:
-        self.disk = disk
+        self.disk = ports.disk
+        self.objects = ports.objects
         self.registry = registry
         self.options = options
         self.fuse = fuse

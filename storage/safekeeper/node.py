@@ -11,12 +11,15 @@ from storage.http.server import serve as serve_http
 from storage.life import run_until_stopped
 from storage.log import one_line
 from storage.node import NodeContext
+from storage.safekeeper.backup import WalBackup
 from storage.safekeeper.broker import BrokerStatus
 from storage.safekeeper.callmemaybe import CallMeMaybe
+from storage.safekeeper.catch_up import CatchUp
 from storage.safekeeper.environment import Environment
 from storage.safekeeper.fuse import Fuse
 from storage.safekeeper.http_api import SafekeeperApi
 from storage.safekeeper.options import HTTP_PORT, WIRE_PORT, SafekeeperOptions
+from storage.safekeeper.pull import Puller
 from storage.safekeeper.timelines import Timelines
 from storage.safekeeper.wal_service import WalService
 from storage.tasks import TaskKind, TaskRegistry, sleep_unless_shutdown
@@ -36,7 +39,7 @@ async def main(context: NodeContext) -> None:
     options = SafekeeperOptions.parse(context.options)
     registry = TaskRegistry(context.name, context.die)
     fuse = Fuse()
-    environment = Environment(context.ports.disk, registry, options, fuse)
+    environment = Environment(context.ports, registry, options, fuse)
     timelines = Timelines(environment)
     callmemaybe = CallMeMaybe(
         environment, timelines, f"{context.name}:{WIRE_PORT}", context.ports.entropy
@@ -54,23 +57,29 @@ async def _serve(
 ) -> None:
     """Serve until the node is asked to stop or something it needs fails."""
     options, registry, ports = environment.options, environment.registry, context.ports
-    broker = BrokerStatus(ports.broker, context.name, timelines, options)
+    catch_up = CatchUp(context.name, environment, ports.entropy)
+    broker = BrokerStatus(ports.broker, context.name, timelines, catch_up)
+    backup = WalBackup(context.name, ports, environment, timelines)
     environment.listen(callmemaybe.activity)
     environment.listen(broker.activity)
+    environment.listen(backup.activity)
     service = WalService(
         timelines, environment, lambda: ports.clock.wall_us() - POSTGRES_EPOCH_US, callmemaybe
     )
     wire = await serve_wire(context.name, WIRE_PORT, service.handle, registry)
-    api = SafekeeperApi(timelines, callmemaybe).api()
+    puller = Puller(context.name, environment, timelines)
+    api = SafekeeperApi(environment, timelines, callmemaybe, puller).api()
     http = await serve_http(api, context.name, HTTP_PORT, registry)
     background: list[tuple[TaskKind, str, Coroutine[Any, Any, None]]] = [
         (TaskKind.BROKER_PUBLISHER, "publish", broker.publish_always()),
         (TaskKind.BROKER_SUBSCRIBER, "peers", broker.listen_always()),
         (TaskKind.WAL_SENDER, "heartbeat", _tick_always(timelines, options.heartbeat_s)),
         (TaskKind.DISK, "control files", _save_always(timelines, options.control_file_save_s)),
+        (TaskKind.WAL_REMOVER, "wal remover", _remove_always(timelines, options.wal_removal_s)),
     ]
     for kind, name, work in background:
         registry.spawn(kind, name, work, critical=True)
+    backup.look_at_all()
     context.ready.set()
     logger.info("safekeeper %s is ready", context.name)
     try:
@@ -103,3 +112,13 @@ async def _save_always(timelines: Timelines, period_s: float) -> None:
                 await timeline.save_control()
             except NotReady as error:
                 logger.info("saving the control file: %s", one_line(error))
+
+
+async def _remove_always(timelines: Timelines, period_s: float) -> None:
+    """Remove WAL that all its consumers have, again and again (SYSTEM.md H1)."""
+    while not await sleep_unless_shutdown(period_s):
+        for timeline in timelines:
+            try:
+                await timeline.remove_wal()
+            except NotReady as error:
+                logger.info("removing WAL: %s", one_line(error))

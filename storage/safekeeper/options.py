@@ -18,7 +18,11 @@ class SafekeeperOptions:
 
     ``heartbeat_s``: how often senders show a sign of life; ``silence_max_s``: when a peer that
     shows none is hung up on; ``control_file_save_s``: how often LSNs that need no immediate
-    durability are saved; ``recall_s``: how often a pageserver that does not come is called.
+    durability are saved; ``recall_s``: how often a pageserver that does not come is called;
+    ``wal_removal_s``: how often WAL that nobody needs is looked for; ``backup_lease_s``: how long
+    an offloader of WAL may be silent before another is elected, 0: never offload;
+    ``backup_timeout_s``: how long S3 may take to answer; ``catch_up_s``: how long a member without
+    a proposer may lag behind its peers before it fetches WAL from them or from S3.
     """
 
     node_id: int
@@ -29,6 +33,11 @@ class SafekeeperOptions:
     control_file_save_s: float = 5.0
     recall_s: float = 1.0
     recall_max_s: float = 4.0
+    wal_removal_s: float = 5.0
+    backup_lease_s: float = 5.0
+    backup_timeout_s: float = 10.0
+    backup_retry_s: float = 1.0
+    catch_up_s: float = 2.0
     recent_wal_bytes: int = 1024 * 1024
     send_bytes_max: int = 128 * 1024
 

@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from storage.durable import TEMPORARY_SUFFIX
-from storage.errors import CorruptData
+from storage.errors import CorruptData, DiskError, FileMissing
 from storage.failpoints import Failpoint, failpoint
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
@@ -62,6 +62,29 @@ class WalSegments:
                 f"{self._directory}/{name} has {size} bytes, a segment has {self.segment_size}"
             )
         return segment
+
+    @property
+    def oldest(self) -> int | None:
+        """Number of the oldest segment here, ``None`` if there is none."""
+        return min(self._existing, default=None)
+
+    def has(self, lsn: Lsn) -> bool:
+        """Whether the segment that holds ``lsn`` is here."""
+        return lsn // self.segment_size in self._existing
+
+    async def remove_oldest(self) -> None:
+        """Remove the oldest segment; who reads it now may still finish. ``DiskError``."""
+        segment = self.oldest
+        assert segment is not None, "there is no segment to remove"
+        assert segment != self._file_segment or self._file is None, "it is being written to"
+        self._existing.discard(segment)
+        try:
+            await self._disk.unlink(self._path(segment))
+        except FileMissing:
+            return
+        except DiskError:
+            self._existing.add(segment)
+            raise
 
     def check_complete(self, begin_lsn: Lsn, end_lsn: Lsn) -> None:
         """``CorruptData`` if a segment with WAL of ``[begin_lsn, end_lsn)`` is missing."""

@@ -106,7 +106,7 @@ class WalSender:
 
     async def _send_wal(self, limit_lsn: Lsn, now_us: int) -> None:
         end_lsn = Lsn(min(limit_lsn, self.position + self._bytes_max))
-        data = await self._timeline.read(self.position, end_lsn)
+        data = await self._timeline.reading.read(self.position, end_lsn)
         # While the disk was read a vote may have been given and the log cut.
         self._limit_lsn()
         await self._stream.send(xlog_data_header(self.position, limit_lsn, now_us), data)

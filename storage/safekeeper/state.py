@@ -6,7 +6,9 @@ Rules after Neon's ``safekeeper.rs`` and its TLA+ module ProposerAcceptorStatic:
 * what was received before a vote is flushed before it, so a told position cannot grow by itself;
 * on election the log is cut where it parts from the winner's, durably, *before* the winner's
   history is adopted: history must never claim bytes of another term;
-* WAL is acknowledged once flushed; commit_lsn never passes flush_lsn and nothing falls below it.
+* WAL is acknowledged once flushed; commit_lsn never passes flush_lsn and nothing falls below it;
+* without a proposer, only committed WAL may be taken over from peers or S3 (``catch_up``), until
+  the next vote: from then on the log is that proposer's to extend.
 """
 
 from __future__ import annotations
@@ -28,43 +30,9 @@ from storage.consensus.messages import (
 )
 from storage.consensus.term_history import TermHistory, TermSwitch, highest_common_point
 from storage.errors import CorruptData, ProtocolError
-from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
-
-
-@dataclass(frozen=True, slots=True)
-class TimelineIdentity:
-    """What a timeline is created with and never changes; ``wal_segment_size`` in bytes."""
-
-    tenant_id: TenantId
-    timeline_id: TimelineId
-    start_lsn: Lsn
-    system_id: int
-    pg_version: int
-    wal_segment_size: int
-    safekeepers: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class ControlState:
-    """What survives a restart. ``local_start_lsn``: where this member's own WAL begins."""
-
-    identity: TimelineIdentity
-    term: int
-    term_history: TermHistory
-    commit_lsn: Lsn
-    peer_horizon_lsn: Lsn
-    backup_lsn: Lsn
-    remote_consistent_lsn: Lsn
-    local_start_lsn: Lsn
-
-    @classmethod
-    def created(cls, identity: TimelineIdentity) -> ControlState:
-        """The state of a timeline that nobody has written to."""
-        start = identity.start_lsn
-        history = TermHistory.born_at(start)
-        return cls(identity, 0, history, start, start, start, start, start)
+from storage.safekeeper.control_state import ControlState
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +92,12 @@ class Acceptor:
         self._tail_known = False
         self._pending: list[bytes] = []
         self._pending_commit_lsn = control.commit_lsn
+        self._catching_up = False
+
+    @property
+    def local_start_lsn(self) -> Lsn:
+        """Where this member's own WAL begins; what came before was never here."""
+        return self._local_start_lsn
 
     @property
     def last_log_term(self) -> int:
@@ -184,6 +158,7 @@ class Acceptor:
 
     def _vote(self, request: VoteRequest) -> list[Effect]:
         effects: list[Effect] = []
+        self._catching_up = False
         given = self._may_vote(request)
         if given:
             self.term = request.term
@@ -214,7 +189,7 @@ class Acceptor:
         if self._must_truncate(elected.start_lsn):
             effects.append(TruncateWal(elected.start_lsn))
         self.write_lsn = self.flush_lsn = elected.start_lsn
-        self._tail_known = True
+        self._tail_known, self._catching_up = True, False
         self.term_history = elected.term_history
         effects.append(PersistControl(self.control()))
         effects.append(Reply(self.append_response()))
@@ -294,7 +269,65 @@ class Acceptor:
         self._pending = []
         self.write_lsn = self.flush_lsn
         self._pending_commit_lsn = self.commit_lsn
-        self._tail_known = False
+        self._tail_known = self._catching_up = False
+
+    def begin_catching_up(self, history: TermHistory, commit_lsn: Lsn) -> list[Effect]:
+        """Get ready to take committed WAL up to ``commit_lsn`` from a peer or S3.
+
+        ``history`` is the term history of that WAL. Ours is cut where the two part: what we have
+        beyond is not committed, for a committed entry is in every log of a later term. Call only
+        with nothing unflushed. ``ProtocolError`` if the other log denies our own commit.
+        """
+        assert self.write_lsn == self.flush_lsn, "what was accepted is flushed first"
+        theirs = history.up_to(commit_lsn)
+        point = min(self._common_point(theirs), commit_lsn)
+        if point == commit_lsn:
+            return []
+        if point < self.commit_lsn:
+            raise ProtocolError(
+                f"a peer's log parts at {point}, below our commit {self.commit_lsn}"
+            )
+        effects: list[Effect] = []
+        if self._must_truncate(point):
+            effects.append(TruncateWal(point))
+        self.write_lsn = self.flush_lsn = point
+        self._tail_known = self._catching_up = True
+        self.term_history = theirs
+        self.term = max(self.term, theirs.last_term)
+        effects.append(PersistControl(self.control()))
+        return effects
+
+    def _common_point(self, theirs: TermHistory) -> Lsn:
+        return highest_common_point(theirs, self.term_history, self.flush_lsn).lsn
+
+    def catch_up(self, begin_lsn: Lsn, data: bytes) -> None:
+        """Committed WAL of a peer, whole records, to be flushed with the next batch.
+
+        ``ProtocolError`` once a proposer has come, or if it does not follow our log.
+        """
+        if not self._catching_up:
+            raise ProtocolError("a proposer takes care of this log now")
+        if begin_lsn != self.write_lsn:
+            raise ProtocolError(f"WAL at {begin_lsn}, the log ends at {self.write_lsn}")
+        self._pending.append(data)
+        self.write_lsn = self._pending_commit_lsn = Lsn(begin_lsn + len(data))
+
+    def backup_due(self) -> bool:
+        """Whether a whole segment is committed that is not in S3."""
+        size = self.identity.wal_segment_size
+        return self.commit_lsn // size > self.backup_lsn // size
+
+    def may_back_up(self) -> bool:
+        """Whether all WAL that is not in S3 is here; a newcomer may lack the beginning."""
+        return self._local_start_lsn <= self.backup_lsn
+
+    def hear_backup(self, lsn: Lsn) -> bool:
+        """Everything before ``lsn`` is in S3; whether that was news."""
+        believable = min(lsn, self.commit_lsn)
+        if believable <= self.backup_lsn:
+            return False
+        self.backup_lsn = believable
+        return True
 
     def election_failed(self, history: TermHistory) -> None:
         """The effects of a vote or a cut failed half way; ``history`` is what was adopted before.

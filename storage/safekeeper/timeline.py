@@ -8,13 +8,11 @@ takes ``_lock`` first. Disk work that must not be dropped half way runs in a tas
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import logging
 from collections.abc import Sequence
-from typing import Any
 
 from storage.consensus.messages import AppendRequest, ProposerMessage, VoteRequest
-from storage.consensus.wal_run import WalRun
+from storage.consensus.term_history import TermHistory
 from storage.errors import BadRequest, NotReady, PortError
 from storage.events import emit
 from storage.failpoints import Failpoint, failpoint
@@ -25,6 +23,9 @@ from storage.marks import Mark, reach
 from storage.safekeeper.connections import Connections, Pusher
 from storage.safekeeper.control import ControlFile
 from storage.safekeeper.environment import Environment
+from storage.safekeeper.pins import Pins
+from storage.safekeeper.reading import WalReading
+from storage.safekeeper.remote_wal import RemoteWal
 from storage.safekeeper.segments import WalSegments
 from storage.safekeeper.state import (
     Acceptor,
@@ -39,8 +40,6 @@ from storage.tasks import TaskKind, current_registration, shutdown_requested
 from storage.wal.validate import WalRange, find_end_of_wal
 
 logger = logging.getLogger(__name__)
-
-_DIGEST_BYTES = 1024 * 1024
 
 
 class Timeline:
@@ -59,6 +58,13 @@ class Timeline:
         self.options = environment.options
         self.acceptor = acceptor
         self.segments = segments
+        self.remote = RemoteWal(
+            environment.objects, self.id, segments.segment_size, self.options.backup_timeout_s
+        )
+        self.reading = WalReading(acceptor, segments, self.remote, self.options.recent_wal_bytes)
+        self.pins = Pins()
+        self.closing = False
+        """Whether it is being deleted: nothing new may begin."""
         self.commit_wakeups = Wakeups()
         self.flush_wakeups = Wakeups()
         self._control = control
@@ -66,11 +72,17 @@ class Timeline:
         self._lock = asyncio.Lock()
         self._disk_lock = asyncio.Lock()
         self._accepted = asyncio.Event()
-        self._recent = WalRun(acceptor.flush_lsn)
         self.connections = Connections(lambda: environment.on_activity(self.id))
         self._unanswered: list[Pusher] = []
         self._commit_shown = acceptor.commit_lsn
         self._remote_shown = acceptor.remote_consistent_lsn
+        self._backup_shown = acceptor.backup_lsn
+        for name, lsn in (
+            ("truncate_lsn", control.saved.peer_horizon_lsn),
+            ("backup_lsn", control.saved.backup_lsn),
+            ("remote_consistent_lsn", control.saved.remote_consistent_lsn),
+        ):
+            emit("lsn", **self._ids, name=name, value=lsn)
         environment.spawn(
             TaskKind.DISK, "wal flusher", self._flush_always(), self.id, critical=True
         )
@@ -82,7 +94,7 @@ class Timeline:
         identity = control.saved.identity
         segments = WalSegments(environment.disk, directory, identity.wal_segment_size)
         await segments.load()
-        segments.check_complete(control.saved.local_start_lsn, control.saved.commit_lsn)
+        segments.check_complete(control.saved.oldest_lsn(), control.saved.commit_lsn)
         wal = WalRange(control.saved.commit_lsn, identity.pg_version, identity.wal_segment_size)
         end = await find_end_of_wal(segments.read_segment, wal)
         await segments.settle(control.saved.commit_lsn, end.end_lsn)
@@ -149,14 +161,18 @@ class Timeline:
                 emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
             elif isinstance(message, VoteRequest) and message.term < term:
                 reach(Mark.VOTE_REFUSED)
-            if self.acceptor.flush_lsn < flush_lsn:
-                reach(Mark.WAL_CUT)
-                emit("lsn", **self._ids, name="flush_lsn", value=self.acceptor.flush_lsn)
+            self._show_cut(flush_lsn)
             self._show_horizon()
             self._show_progress()
             self.flush_wakeups.notify()
 
-    async def _carry_out(self, effects: Sequence[Effect], pusher: Pusher) -> None:
+    def _show_cut(self, flush_lsn: Lsn) -> None:
+        """The log may end before ``flush_lsn`` now, where it ended before."""
+        if self.acceptor.flush_lsn < flush_lsn:
+            reach(Mark.WAL_CUT)
+            emit("lsn", **self._ids, name="flush_lsn", value=self.acceptor.flush_lsn)
+
+    async def _carry_out(self, effects: Sequence[Effect], pusher: Pusher | None) -> None:
         """In order, so that nothing is told before it is durable."""
         for effect in effects:
             match effect:
@@ -165,12 +181,42 @@ class Timeline:
                 case TruncateWal(end_lsn):
                     await self._truncate(end_lsn)
                 case Reply(message):
+                    assert pusher is not None, "only a proposer is answered"
                     pusher.post(message)
 
     async def _truncate(self, end_lsn: Lsn) -> None:
         logger.info("timeline %s: cutting the WAL at %s", self.id, end_lsn)
-        self._recent = WalRun(end_lsn)
+        self.reading.cut(end_lsn)
         await self.segments.truncate(end_lsn)
+
+    # ---- peers and S3, while there is no proposer
+
+    async def begin_catching_up(self, history: TermHistory, commit_lsn: Lsn) -> Lsn:
+        """Cut the log where it parts from the committed one; returns from where WAL is needed.
+
+        See :meth:`Acceptor.begin_catching_up`. ``ProtocolError``, ``NotReady`` (disk).
+        """
+        work = self._begin_catching_up(history, commit_lsn)
+        await asyncio.shield(self._environment.result_of(work, self.id))
+        return self.acceptor.flush_lsn
+
+    async def _begin_catching_up(self, history: TermHistory, commit_lsn: Lsn) -> None:
+        async with self._lock:
+            await self._flush()
+            term, flush_lsn = self.acceptor.term, self.acceptor.flush_lsn
+            async with self._disk_lock:
+                with self._environment.fuse.guard(f"a cut of {self.id}"):
+                    effects = self.acceptor.begin_catching_up(history, commit_lsn)
+                    await self._carry_out(effects, None)
+            if self.acceptor.term != term:
+                emit("term", **self._ids, term=self.acceptor.term)
+            self._show_cut(flush_lsn)
+
+    async def catch_up(self, begin_lsn: Lsn, data: bytes) -> None:
+        """Write and flush committed WAL that a peer or S3 gave. ``ProtocolError``, ``NotReady``."""
+        async with self._lock:
+            self.acceptor.catch_up(begin_lsn, data)
+        await asyncio.shield(self._environment.result_of(self._flush(), self.id))
 
     # ---- flushing
 
@@ -210,12 +256,7 @@ class Timeline:
 
     def _flushed(self, batch: WriteBatch) -> None:
         self.acceptor.flushed(batch)
-        lsn = batch.begin_lsn
-        for piece in batch.pieces:
-            lsn = self._recent.append(lsn, piece)
-        surplus_end = self._recent.end_lsn - self._environment.options.recent_wal_bytes
-        if surplus_end > self._recent.begin_lsn:
-            self._recent.forget(Lsn(surplus_end))
+        self.reading.flushed(batch)
         unanswered, self._unanswered = self._unanswered, []
         response = self.acceptor.append_response()
         for pusher in unanswered:
@@ -230,14 +271,20 @@ class Timeline:
         """Tell senders and observers what has advanced, whoever advanced it."""
         acceptor = self.acceptor
         if acceptor.commit_lsn != self._commit_shown:
+            size = self.segments.segment_size
+            new_segment = acceptor.commit_lsn // size != self._commit_shown // size
             self._commit_shown = acceptor.commit_lsn
             emit("lsn", **self._ids, name="commit_lsn", value=acceptor.commit_lsn)
             self.commit_wakeups.notify()
-            if self.connections.pushers == 0:
+            if self.connections.pushers == 0 or new_segment:
                 self._environment.on_activity(self.id)
         if acceptor.remote_consistent_lsn != self._remote_shown:
             self._remote_shown = acceptor.remote_consistent_lsn
             emit("lsn", **self._ids, name="remote_consistent_lsn", value=self._remote_shown)
+            self._environment.on_activity(self.id)
+        if acceptor.backup_lsn != self._backup_shown:
+            self._backup_shown = acceptor.backup_lsn
+            emit("lsn", **self._ids, name="backup_lsn", value=self._backup_shown)
             self._environment.on_activity(self.id)
 
     def hear_peer(self, last_log_term: int, commit_lsn: Lsn) -> None:
@@ -250,6 +297,21 @@ class Timeline:
         """A pageserver, or a peer that heard one, tells what is in remote storage."""
         if self.acceptor.hear_remote_consistent(lsn):
             self._show_progress()
+
+    def hear_backup(self, lsn: Lsn) -> None:
+        """The offloader, here or on a peer, tells what is in S3."""
+        if self.acceptor.hear_backup(lsn):
+            self._show_progress()
+
+    async def patch_backup(self, lsn: Lsn) -> None:
+        """Believe, durably, that S3 has WAL up to ``lsn``: for tests only. ``BadRequest``."""
+        acceptor = self.acceptor
+        if not acceptor.backup_lsn <= lsn <= acceptor.commit_lsn:
+            raise BadRequest(
+                f"backup_lsn {lsn} is not within {acceptor.backup_lsn}..{acceptor.commit_lsn}"
+            )
+        self.hear_backup(lsn)
+        await self.save_control()
 
     async def save_control(self) -> None:
         """Make LSNs durable that need no immediate durability, if any has changed. ``NotReady``."""
@@ -269,6 +331,38 @@ class Timeline:
         """It moves with every append; at elections and saves is enough for observers."""
         emit("lsn", **self._ids, name="truncate_lsn", value=self.acceptor.peer_horizon_lsn)
 
+    def removal_limit_lsn(self) -> Lsn:
+        """WAL before it may go from this disk: durably known to be needed by nobody."""
+        return self.pins.lowest(self._removal_horizon_lsn())
+
+    async def remove_wal(self) -> None:
+        """Remove the segments that are needed no more, oldest first. ``NotReady`` (disk)."""
+        if self.acceptor.control().removal_horizon_lsn() != self._removal_horizon_lsn():
+            await self.save_control()
+        while self._removable():
+            await failpoint(Failpoint.SK_BEFORE_WAL_REMOVAL)
+            async with self._disk_lock:
+                if self._removable():
+                    await self._remove_oldest()
+
+    def _removal_horizon_lsn(self) -> Lsn:
+        return self._control.saved.removal_horizon_lsn()
+
+    def _removable(self) -> bool:
+        oldest = self.segments.oldest
+        size = self.segments.segment_size
+        return oldest is not None and (oldest + 1) * size <= self.removal_limit_lsn()
+
+    async def _remove_oldest(self) -> None:
+        oldest = self.segments.oldest
+        assert oldest is not None, "there is a segment to remove"
+        end_lsn = Lsn((oldest + 1) * self.segments.segment_size)
+        emit("lsn", **self._ids, name="removed_lsn", value=end_lsn)
+        try:
+            await self.segments.remove_oldest()
+        except PortError as error:
+            raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
+
     async def close(self) -> None:
         """Save what a restart would like to know, and let go of the files. ``NotReady``."""
         await self.save_control()
@@ -276,64 +370,3 @@ class Timeline:
             await self.segments.close()
         except PortError as error:
             raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
-
-    # ---- reading
-
-    @property
-    def first_lsn(self) -> Lsn:
-        """Where the oldest segment begins; before the timeline's start it holds zeros."""
-        start_lsn = self.acceptor.identity.start_lsn
-        return Lsn(start_lsn - start_lsn % self.segments.segment_size)
-
-    def has_wal_from(self, lsn: Lsn) -> bool:
-        """Whether a stream may begin at ``lsn``: within the WAL, or, as stock clients do, at the
-        beginning of the oldest segment."""
-        return lsn >= self.acceptor.identity.start_lsn or lsn == self.first_lsn
-
-    def status(self) -> dict[str, Any]:
-        """Terms, LSNs (as text) and connections, for people, tests and the HTTP API."""
-        acceptor = self.acceptor
-        return {
-            "term": acceptor.term,
-            "last_log_term": acceptor.last_log_term,
-            "flush_lsn": str(acceptor.flush_lsn),
-            "commit_lsn": str(acceptor.commit_lsn),
-            "truncate_lsn": str(acceptor.peer_horizon_lsn),
-            "backup_lsn": str(acceptor.backup_lsn),
-            "remote_consistent_lsn": str(acceptor.remote_consistent_lsn),
-            "peer_horizon_lsn": str(acceptor.peer_horizon_lsn),
-            "timeline_start_lsn": str(acceptor.identity.start_lsn),
-            "term_history": [
-                {"term": switch.term, "lsn": str(switch.lsn)}
-                for switch in acceptor.durable_history().switches
-            ],
-            "active": self.active,
-            "proposers": self.connections.pushers,
-            "readers": self.connections.readers(),
-        }
-
-    async def digest(self, from_lsn: Lsn, until_lsn: Lsn) -> str:
-        """SHA-256 in hex of flushed WAL; ``BadRequest`` for a range that is not here."""
-        if not self.acceptor.identity.start_lsn <= from_lsn <= until_lsn <= self.acceptor.flush_lsn:
-            raise BadRequest(
-                f"{from_lsn}..{until_lsn} is not within the WAL here, "
-                f"{self.acceptor.identity.start_lsn}..{self.acceptor.flush_lsn}"
-            )
-        digest = hashlib.sha256()
-        while from_lsn < until_lsn:
-            end_lsn = Lsn(min(until_lsn, from_lsn + _DIGEST_BYTES))
-            digest.update(await self.segments.read(from_lsn, end_lsn))
-            from_lsn = end_lsn
-        return digest.hexdigest()
-
-    async def read(self, begin_lsn: Lsn, end_lsn: Lsn) -> bytes:
-        """Flushed WAL of ``[begin_lsn, end_lsn)``, from memory if it is recent. ``DiskError``."""
-        assert begin_lsn < end_lsn <= self.acceptor.flush_lsn, f"{begin_lsn}..{end_lsn}"
-        hole_end_lsn = min(end_lsn, self.acceptor.identity.start_lsn)
-        if begin_lsn < hole_end_lsn:
-            return bytes(hole_end_lsn - begin_lsn) + (
-                await self.read(hole_end_lsn, end_lsn) if hole_end_lsn < end_lsn else b""
-            )
-        if begin_lsn >= self._recent.begin_lsn:
-            return self._recent.read(begin_lsn, end_lsn)
-        return await self.segments.read(begin_lsn, end_lsn)

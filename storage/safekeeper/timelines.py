@@ -1,23 +1,32 @@
-"""All timelines of one safekeeper: loaded before anything is served, created on request."""
+"""All timelines of one safekeeper: loaded before anything is served, made and deleted on request.
+
+A deleted timeline leaves a tombstone, so that no late request brings it to life again as an empty
+one that has forgotten its votes.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 
-from storage.durable import TEMPORARY_SUFFIX
+from storage.durable import TEMPORARY_SUFFIX, replace_file
 from storage.errors import BadRequest, Conflict, CorruptData, NotFound
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.safekeeper.control import CONTROL_FILE, ControlFile
+from storage.safekeeper.control_state import ControlState, TimelineIdentity
 from storage.safekeeper.environment import Environment
-from storage.safekeeper.state import ControlState, TimelineIdentity
 from storage.safekeeper.timeline import Timeline
 from storage.wal.format import check_segment_size, page_magic
 
 logger = logging.getLogger(__name__)
 
 ROOT = "timelines"
+STAGING = "staging"
+"""Where copies from peers are built."""
+TOMBSTONES = "tombstones"
 
 
 class Timelines:
@@ -26,6 +35,7 @@ class Timelines:
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
         self._timelines: dict[TenantTimelineId, Timeline] = {}
+        self._deleted: set[str] = set()
         self._creating = asyncio.Lock()
 
     def __iter__(self) -> Iterator[Timeline]:
@@ -37,11 +47,20 @@ class Timelines:
         A directory without a control file holds a timeline whose creation was never confirmed.
         """
         disk = self._environment.disk
-        await disk.mkdir(ROOT)
+        for root in (ROOT, STAGING, TOMBSTONES):
+            await disk.mkdir(root)
+        await disk.rmtree(STAGING)
         await disk.sync_dir("")
+        self._deleted = set(await disk.listdir(TOMBSTONES))
         for tenant in await disk.listdir(ROOT):
             for name in await disk.listdir(f"{ROOT}/{tenant}"):
                 directory = f"{ROOT}/{tenant}/{name}"
+                if (
+                    _tombstone(TenantTimelineId(TenantId(tenant), TimelineId(name)))
+                    in self._deleted
+                ):
+                    await disk.rmtree(directory)
+                    continue
                 names = await disk.listdir(directory)
                 if CONTROL_FILE in names:
                     self._add(await Timeline.load(directory, self._environment), directory)
@@ -58,6 +77,8 @@ class Timelines:
     def get(self, timeline_id: TenantTimelineId) -> Timeline:
         """The timeline; ``NotFound`` tells how to create it."""
         timeline = self._timelines.get(timeline_id)
+        if timeline is None and self._is_deleted(timeline_id):
+            raise NotFound(f"timeline {timeline_id} was deleted from this safekeeper")
         if timeline is None:
             raise NotFound(
                 f"timeline {timeline_id} does not exist on this safekeeper; "
@@ -81,20 +102,99 @@ class Timelines:
             if existing is not None:
                 _check_same(existing.acceptor.identity, identity)
                 return existing
+            await self.check_not_deleted(timeline_id)
             directory = _directory(timeline_id)
             disk = self._environment.disk
             await disk.mkdir(directory)
-            await disk.sync_dir(ROOT)
-            await disk.sync_dir(f"{ROOT}/{identity.tenant_id}")
+            await self._sync_parents(timeline_id)
             control = ControlState.created(identity)
             await ControlFile(disk, directory, control).save(control)
             timeline = await Timeline.load(directory, self._environment)
             self._add(timeline, directory)
             return timeline
 
+    async def _sync_parents(self, timeline_id: TenantTimelineId) -> None:
+        await self._environment.disk.sync_dir(ROOT)
+        await self._environment.disk.sync_dir(f"{ROOT}/{timeline_id.tenant_id}")
+
+    # ---- copies from peers
+
+    @asynccontextmanager
+    async def staging(self, timeline_id: TenantTimelineId) -> AsyncIterator[str | None]:
+        """An empty directory to build a timeline in, removed at the end of the block unless it
+        was adopted; ``None`` if the timeline exists by now. One at a time. ``DiskError``."""
+        disk = self._environment.disk
+        directory = f"{STAGING}/{timeline_id.tenant_id}-{timeline_id.timeline_id}"
+        async with self._creating:
+            if timeline_id in self._timelines:
+                yield None
+                return
+            await self.check_not_deleted(timeline_id)
+            await disk.rmtree(directory)
+            await disk.mkdir(directory)
+            try:
+                yield directory
+            finally:
+                await disk.rmtree(directory)
+
+    async def adopt(self, timeline_id: TenantTimelineId, staged: str) -> Timeline:
+        """Give a timeline that was built in ``staged`` its place, durably and at once, and load it.
+
+        Only within :meth:`staging`. ``CorruptData``, ``DiskError``.
+        """
+        assert self._creating.locked(), "a timeline is adopted while it is staged"
+        disk, directory = self._environment.disk, _directory(timeline_id)
+        await disk.sync_dir(staged)
+        await disk.mkdir(f"{ROOT}/{timeline_id.tenant_id}")
+        await disk.rmtree(directory)
+        await disk.rename(staged, directory)
+        await self._sync_parents(timeline_id)
+        timeline = await Timeline.load(directory, self._environment)
+        self._add(timeline, directory)
+        return timeline
+
+    # ---- deletion
+
+    def _is_deleted(self, timeline_id: TenantTimelineId) -> bool:
+        return _tombstone(timeline_id) in self._deleted
+
+    async def check_not_deleted(self, timeline_id: TenantTimelineId) -> None:
+        """``Conflict`` if the timeline was deleted here: it cannot come back."""
+        if self._is_deleted(timeline_id):
+            raise Conflict(f"timeline {timeline_id} was deleted here; it cannot be made again")
+
+    async def delete(self, timeline_id: TenantTimelineId) -> None:
+        """Delete a timeline for good, durably; harmless if it is gone. ``DiskError``: try again.
+
+        The tombstone comes first; then whatever works for the timeline is stopped, and only when
+        nothing of it runs any more do its files go (BUGBANK ``delete-ignores-running-handlers``).
+        """
+        disk = self._environment.disk
+        async with self._creating:
+            name = _tombstone(timeline_id)
+            await replace_file(disk, f"{TOMBSTONES}/{name}", b"")
+            self._deleted.add(name)
+            await failpoint(Failpoint.SK_DELETE_AFTER_TOMBSTONE)
+            timeline = self._timelines.pop(timeline_id, None)
+            if timeline is not None:
+                timeline.closing = True
+                await self._stop_work(timeline_id)
+            await disk.rmtree(_directory(timeline_id))
+            await disk.sync_dir(ROOT)
+
+    async def _stop_work(self, timeline_id: TenantTimelineId) -> None:
+        """Return when no task but the caller's works for the timeline."""
+        await self._environment.registry.shutdown(
+            tenant_id=timeline_id.tenant_id, timeline_id=timeline_id.timeline_id
+        )
+
 
 def _directory(timeline_id: TenantTimelineId) -> str:
     return f"{ROOT}/{timeline_id.tenant_id}/{timeline_id.timeline_id}"
+
+
+def _tombstone(timeline_id: TenantTimelineId) -> str:
+    return f"{timeline_id.tenant_id}-{timeline_id.timeline_id}"
 
 
 def timeline_id_of(tenant_id: str | None, timeline_id: str | None) -> TenantTimelineId:

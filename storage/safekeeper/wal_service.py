@@ -9,10 +9,12 @@ from storage.errors import BadRequest, ProtocolError
 from storage.lsn import Lsn
 from storage.safekeeper.callmemaybe import CallMeMaybe
 from storage.safekeeper.commands import (
+    Command,
     IdentifySystem,
     ReadSlot,
     ShowSegmentSize,
     StartReplication,
+    StartSnapshot,
     StartWalPush,
     TimelineStatus,
     parse_command,
@@ -21,9 +23,12 @@ from storage.safekeeper.environment import Environment
 from storage.safekeeper.push import PushSession
 from storage.safekeeper.segments import WAL_TIMELINE
 from storage.safekeeper.sender import StreamRequest, WalSender
+from storage.safekeeper.snapshot import send_snapshot
+from storage.safekeeper.status import describe
 from storage.safekeeper.timeline import Timeline
 from storage.safekeeper.timelines import Timelines, timeline_id_of
 from storage.wire.copying import CopyStream
+from storage.tasks import serving
 from storage.wire.replication import answer_identify_system, complete_streaming
 from storage.wire.session import Session
 
@@ -55,15 +60,23 @@ class WalService:
         timeline = self._timelines.get(
             timeline_id_of(settings.get("tenant_id"), settings.get("timeline_id"))
         )
+        with serving(*timeline.id):
+            await self._carry_out(session, timeline, command)
+
+    async def _carry_out(self, session: Session, timeline: Timeline, command: Command) -> None:
         match command:
             case StartWalPush(pageserver):
                 await self._push(session, timeline, pageserver)
             case StartReplication(start_lsn, term):
                 await self._replicate(session, timeline, start_lsn, term)
+            case StartSnapshot():
+                out = await session.copy_out()
+                await send_snapshot(timeline, out)
+                await out.done("START_SNAPSHOT")
             case IdentifySystem():
                 await self._identify(session, timeline)
             case TimelineStatus():
-                rows = list(timeline.status().items())
+                rows = list(describe(timeline).items())
                 await session.rows(
                     ["name", "value"], [(k, str(v)) for k, v in rows], "TIMELINE_STATUS"
                 )
@@ -71,7 +84,7 @@ class WalService:
                 megabytes = timeline.acceptor.identity.wal_segment_size // _MEGABYTE
                 await session.rows(["wal_segment_size"], [(f"{megabytes}MB",)], "SHOW")
             case ReadSlot():
-                row = ("physical", str(timeline.first_lsn), WAL_TIMELINE)
+                row = ("physical", str(timeline.reading.first_lsn), WAL_TIMELINE)
                 columns = ["slot_type", "restart_lsn", "restart_tli"]
                 await session.rows(columns, [row], "READ_REPLICATION_SLOT")
 
@@ -94,7 +107,7 @@ class WalService:
     async def _replicate(
         self, session: Session, timeline: Timeline, start_lsn: Lsn, term: int | None
     ) -> None:
-        if not timeline.has_wal_from(start_lsn):
+        if not timeline.reading.has_wal_from(start_lsn):
             first = timeline.acceptor.identity.start_lsn
             raise BadRequest(f"WAL at {start_lsn} is not here, it begins at {first}")
         if term is not None and not timeline.acceptor.is_term(term):

@@ -12,6 +12,7 @@ import struct
 from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
 from storage.safekeeper import state as sk
+from storage.safekeeper.control_state import ControlState, TimelineIdentity
 
 START = Lsn(0x1000)
 RECORD = struct.Struct(">HIH")
@@ -31,9 +32,9 @@ class Node:
     """One acceptor with its disk."""
 
     def __init__(self, number: int, members: tuple[str, ...]) -> None:
-        identity = sk.TimelineIdentity(TENANT, TIMELINE, START, 7, 16, 1 << 20, members)
+        identity = TimelineIdentity(TENANT, TIMELINE, START, 7, 16, 1 << 20, members)
         self.number = number
-        self.control = sk.ControlState.created(identity)
+        self.control = ControlState.created(identity)
         self.platter: dict[int, bytes] = {}
         self.cache: dict[int, bytes] = {}
         self.boot()

@@ -16,7 +16,7 @@ from storage.errors import CorruptData, DiskError
 from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
 from storage.safekeeper.control import ControlFile, decode_control, encode_control
-from storage.safekeeper.state import ControlState, TimelineIdentity
+from storage.safekeeper.control_state import ControlState, TimelineIdentity
 from storage.wal.format import crc32c
 
 IDENTITY = TimelineIdentity(

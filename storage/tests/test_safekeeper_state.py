@@ -11,14 +11,8 @@ from storage.consensus.term_history import TermHistory, TermSwitch
 from storage.errors import CorruptData, ProtocolError
 from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
-from storage.safekeeper.state import (
-    Acceptor,
-    ControlState,
-    PersistControl,
-    Reply,
-    TimelineIdentity,
-    TruncateWal,
-)
+from storage.safekeeper.control_state import ControlState, TimelineIdentity
+from storage.safekeeper.state import Acceptor, PersistControl, Reply, TruncateWal
 
 START = Lsn(100)
 IDENTITY = TimelineIdentity(

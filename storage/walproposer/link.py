@@ -8,6 +8,7 @@ from collections.abc import AsyncGenerator, Coroutine
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Protocol
 
+from storage.consensus.fetch import Donor, connect_options, fetch_wal, host_and_port
 from storage.consensus.messages import (
     AcceptorMessage,
     ProposerMessage,
@@ -19,8 +20,7 @@ from storage.errors import ProtocolError, SeawallError
 from storage.log import one_line
 from storage.marks import Mark, reach
 from storage.tasks import ShutdownRequested, TaskKind, TaskRegistry
-from storage.walproposer.options import ProposerOptions
-from storage.walproposer.recovery import Donor, connect_options, fetch_wal, host_and_port
+from storage.walproposer.options import PROPOSER, ProposerOptions
 from storage.walproposer.state import Campaign
 from storage.wire.client import connect
 from storage.wire.copying import CopyStream
@@ -158,7 +158,7 @@ class SafekeeperLink:
     async def _converse(self) -> None:
         options = self._owner.options
         connect_as = connect_options(
-            options.tenant_id, options.timeline_id, options.peer_silence_max_s
+            options.tenant_id, options.timeline_id, options.peer_silence_max_s, reader=PROPOSER
         )
         client = await connect(self._host, self._port, options=connect_as)
         sender: asyncio.Task[None] | None = None

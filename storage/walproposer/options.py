@@ -9,6 +9,9 @@ from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
 from storage.walproposer.campaign import CampaignOptions
 
+PROPOSER = "walproposer"
+"""Name by which a proposer introduces itself to safekeepers."""
+
 
 class Deposed(SeawallError):
     """A proposer with a higher term took over; nothing more will ever be committed here."""

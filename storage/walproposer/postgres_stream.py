@@ -14,13 +14,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from storage.consensus.fetch import RecordBorders
 from storage.errors import Conflict, ProtocolError, SeawallError
 from storage.log import one_line
 from storage.lsn import Lsn
 from storage.tasks import ShutdownRequested, interruptible
 from storage.walproposer.options import Deposed, ProposerClosed
 from storage.walproposer.proposer import WalProposer
-from storage.walproposer.recovery import RecordBorders
 from storage.wire.client import Client, ConnectOptions, connect
 from storage.wire.copying import CopyStream
 from storage.wire.replication import StandbyStatus, XLogData, parse_from_server, standby_status

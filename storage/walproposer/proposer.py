@@ -14,6 +14,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from storage.consensus.fetch import Donor, fetch_bytes, fetch_wal
 from storage.consensus.messages import AcceptorMessage
 from storage.errors import ProtocolError
 from storage.events import emit
@@ -33,8 +34,7 @@ from storage.walproposer.campaign import (
     Won,
 )
 from storage.walproposer.link import EXPECTED_FAILURES, SafekeeperLink
-from storage.walproposer.options import Deposed, Elected, ProposerClosed, ProposerOptions
-from storage.walproposer.recovery import Donor, fetch_bytes, fetch_wal
+from storage.walproposer.options import PROPOSER, Deposed, Elected, ProposerClosed, ProposerOptions
 from storage.walproposer.state import Campaign
 
 __all__ = ["Deposed", "Elected", "ProposerClosed", "ProposerOptions", "WalProposer"]
@@ -192,6 +192,7 @@ class WalProposer:
             address=name,
             tenant_id=options.tenant_id,
             timeline_id=options.timeline_id,
+            reader=PROPOSER,
             term=self.campaign.term,
             system_id=options.system_id,
             pg_version=options.pg_version,

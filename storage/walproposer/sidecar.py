@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from storage.consensus.fetch import host_and_port
 from storage.errors import BadRequest, Conflict, NotReady, ProtocolError
 from storage.http.api import Api, Request
 from storage.http.schema import NATURAL, TEXT, object_of
@@ -25,7 +26,6 @@ from storage.tasks import TaskKind, TaskRegistry, sleep_unless_shutdown
 from storage.walproposer.options import Deposed, Elected, ProposerClosed, ProposerOptions
 from storage.walproposer.postgres_stream import PostgresStream, Server
 from storage.walproposer.proposer import WalProposer
-from storage.walproposer.recovery import host_and_port
 from storage.wire.errors import ServerError
 from storage.wire.replication import POSTGRES_EPOCH_US
 

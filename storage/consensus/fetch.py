@@ -18,12 +18,16 @@ from storage.wire.replication import XLogData, parse_from_server
 
 @dataclass(frozen=True, slots=True)
 class Donor:
-    """A safekeeper to read from, as the proposer of ``term``; ``silence_max_s`` in seconds."""
+    """A safekeeper to read from, as ``reader``; ``silence_max_s`` in seconds.
+
+    With ``term``, as the proposer of that term: its whole log; without, what is committed.
+    """
 
     address: str
     tenant_id: TenantId
     timeline_id: TimelineId
-    term: int
+    reader: str
+    term: int | None
     system_id: int
     pg_version: int
     wal_segment_size: int
@@ -39,14 +43,14 @@ def host_and_port(address: str) -> tuple[str, int]:
 
 
 def connect_options(
-    tenant_id: TenantId, timeline_id: TimelineId, timeout_s: float
+    tenant_id: TenantId, timeline_id: TimelineId, timeout_s: float, *, reader: str
 ) -> ConnectOptions:
-    """How a proposer introduces itself to a safekeeper."""
+    """How ``reader`` introduces itself to a safekeeper."""
     return ConnectOptions(
-        user="walproposer",
+        user=reader,
         settings={"tenant_id": tenant_id, "timeline_id": timeline_id},
         replication=True,
-        application_name="walproposer",
+        application_name=reader,
         timeout_s=timeout_s,
     )
 
@@ -103,12 +107,13 @@ async def fetch_bytes(donor: Donor, begin_lsn: Lsn, end_lsn: Lsn) -> AsyncGenera
     """The bytes of ``[begin_lsn, end_lsn)``, all of them, or an error as in :func:`fetch_wal`."""
     assert begin_lsn < end_lsn, f"nothing to fetch from {begin_lsn} to {end_lsn}"
     host, port = host_and_port(donor.address)
-    options = connect_options(donor.tenant_id, donor.timeline_id, donor.silence_max_s)
+    options = connect_options(
+        donor.tenant_id, donor.timeline_id, donor.silence_max_s, reader=donor.reader
+    )
     client = await connect(host, port, options=options)
+    bound = "" if donor.term is None else f" (term '{donor.term}')"
     try:
-        stream = await client.copy_both(
-            f"START_REPLICATION PHYSICAL {begin_lsn} TIMELINE 1 (term '{donor.term}')"
-        )
+        stream = await client.copy_both(f"START_REPLICATION PHYSICAL {begin_lsn} TIMELINE 1{bound}")
         position = begin_lsn
         while position < end_lsn:
             data = await _next_data(stream, donor, position)

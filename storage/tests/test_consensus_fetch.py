@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from harness.backend import NodeSpec
+from storage.consensus.fetch import Donor, RecordBorders, fetch_wal, host_and_port
 from storage.errors import CorruptData, ProtocolError
 from storage.lsn import Lsn
 from storage.node import NodeContext
@@ -26,7 +27,6 @@ from storage.tests.safekeeper_cluster import (
 )
 from storage.wal.record import RecordSpec
 from storage.wal.writer import WalWriter, WriterOptions
-from storage.walproposer.recovery import Donor, RecordBorders, fetch_wal, host_and_port
 from storage.wire.copying import CopyStream
 from storage.wire.errors import ServerError
 from storage.wire.replication import keepalive, xlog_data_header
@@ -109,7 +109,9 @@ def fetch_from(behave: Callable[[Session, CopyStream, bytes, list[Lsn]], Any]) -
     async def story(cluster: Cluster) -> bytes:
         await cluster.backend.spawn(NodeSpec("donor", "donor"))
         await cluster.backend.wait_ready("donor", within_s=5)
-        donor = Donor("donor:5454", TENANT, TIMELINE, 4, SYSTEM_ID, VERSION, SEGMENT, 3.0)
+        donor = Donor(
+            "donor:5454", TENANT, TIMELINE, "proposer", 4, SYSTEM_ID, VERSION, SEGMENT, 3.0
+        )
         pieces = [piece async for piece in fetch_wal(donor, START, ends[-1])]
         await cluster.backend.stop("donor", within_s=5)
         return b"".join(pieces)
@@ -179,7 +181,9 @@ def test_an_end_in_the_middle_of_a_record_is_refused():
     async def story(cluster: Cluster) -> None:
         await cluster.backend.spawn(NodeSpec("donor", "donor"))
         await cluster.backend.wait_ready("donor", within_s=5)
-        donor = Donor("donor:5454", TENANT, TIMELINE, 4, SYSTEM_ID, VERSION, SEGMENT, 3.0)
+        donor = Donor(
+            "donor:5454", TENANT, TIMELINE, "proposer", 4, SYSTEM_ID, VERSION, SEGMENT, 3.0
+        )
         with pytest.raises(ProtocolError, match=f"cuts the record at {ends[0]}"):
             async for _ in fetch_wal(donor, START, Lsn(ends[-1] - 8)):
                 await asyncio.sleep(0)
