@@ -107,6 +107,8 @@ class SafekeeperTimeline:
     backup_lsn: Lsn
     remote_consistent_lsn: Lsn
     timeline_start_lsn: Lsn
+    local_start_lsn: Lsn
+    oldest_segment: int | None
     active: bool
 
     @classmethod
@@ -187,6 +189,19 @@ class SafekeeperHandle(NodeHandle):
         """Whom it serves: ``proposers``, a count, and ``readers``, descriptions."""
         status = await self.http("GET", _timeline_path(timeline))
         return {name: status[name] for name in ("proposers", "readers")}
+
+    async def delete_timeline(self, timeline: TenantTimelineId, *, remote: bool = False) -> None:
+        """Delete a timeline for good, with ``remote`` its WAL in S3 too."""
+        query = "?remote=true" if remote else ""
+        await self.http("DELETE", f"{_timeline_path(timeline)}{query}")
+
+    async def pull_timeline(self, timeline: TenantTimelineId, donors: list[str]) -> None:
+        """Copy a timeline that is not here from the best of some members (addresses)."""
+        await self.http("POST", f"{_timeline_path(timeline)}/pull", {"donors": donors})
+
+    async def patch_backup_lsn(self, timeline: TenantTimelineId, lsn: Lsn) -> None:
+        """Have it believe that S3 has WAL up to ``lsn``."""
+        await self.http("POST", f"{_timeline_path(timeline)}/patch", {"backup_lsn": str(lsn)})
 
     async def subscribe(self, timeline: TenantTimelineId, pageserver: str) -> None:
         """Have the safekeeper call ``pageserver`` (``host:port``) while it lacks WAL."""

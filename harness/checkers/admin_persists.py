@@ -21,6 +21,9 @@ CHECKER = "admin_persists"
 
 _TENANT = re.compile(r"/tenant/([0-9a-f]{32})(?:/(attach|detach))?\Z")
 _TIMELINE = re.compile(r"/tenant/([0-9a-f]{32})/timeline/([0-9a-f]{32})\b")
+_WHOLE_TIMELINE = re.compile(
+    r"/tenant/([0-9a-f]{32})/timeline/([0-9a-f]{32})(?:/pull|\?remote=true)?\Z"
+)
 _ANY_TENANT = re.compile(r"/tenant/([0-9a-f]{32})\b")
 _NEW_TIMELINE = re.compile(r"/tenant/([0-9a-f]{32})/timeline\Z")
 
@@ -106,9 +109,10 @@ def effect_of(request: AdminRequest) -> tuple[Thing, bool] | None:
         match = _TENANT.match(request.path)
         if match is not None:
             return Thing(request.node, match[1]), match[2] != "detach"
-        match = _TIMELINE.match(request.path)
-        if match is not None and match.end() == len(request.path):
-            return Thing(request.node, match[1], match[2]), True
+    if request.method in ("POST", "DELETE"):
+        match = _WHOLE_TIMELINE.match(request.path)
+        if match is not None:
+            return Thing(request.node, match[1], match[2]), request.method == "POST"
     return None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from harness.checkers.bucket import check_bucket, read_bucket
+from harness.checkers.offloaded_wal import check_offloaded_wal
 from harness.checkers.pages_equal_wal import CHECKER as PAGES
 from harness.checkers.pages_equal_wal import check_pages
 from harness.checkers.safekeepers_agree import check_safekeepers_agree
@@ -60,6 +61,16 @@ async def _check_safekeepers(
     if len(members) > 1:
         start = (await members[0].timeline(timeline)).timeline_start_lsn
         cluster.world.judged["safekeepers_agree"] += -(-max(0, until - start) // 1024)
+    if not _is_patched(cluster, timeline):
+        objects = cluster.world.backend.admin_objects()
+        backup_lsn = await check_offloaded_wal(objects, members, timeline)
+        cluster.world.judged["offloaded_wal"] += backup_lsn // 1024
+
+
+def _is_patched(cluster: Cluster, timeline: TenantTimelineId) -> bool:
+    """Whether a scenario told a safekeeper of WAL in S3 that is not there."""
+    path = f"/tenant/{timeline.tenant_id}/timeline/{timeline.timeline_id}/patch"
+    return any(request.path == path for request in cluster.admin.requests)
 
 
 async def check_remote(world: World) -> None:
