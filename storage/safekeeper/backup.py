@@ -98,8 +98,9 @@ class Offloader:
 
     def look(self) -> None:
         """Something has changed: a campaign that is needed no more ends."""
-        if self._campaign_end is not None and not self._is_needed():
-            self._campaign_end.reschedule(asyncio.get_running_loop().time())
+        end = self._campaign_end
+        if end is not None and not end.expired() and not self._is_needed():
+            end.reschedule(asyncio.get_running_loop().time())
 
     def _is_needed(self) -> bool:
         return self._backup.is_needed(self.timeline)

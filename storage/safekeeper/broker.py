@@ -57,6 +57,7 @@ class BrokerStatus:
         self._options = catch_up.options
         self._news = asyncio.Event()
         self._published: dict[TenantTimelineId, dict[str, str | int]] = {}
+        self._commits: dict[TenantTimelineId, dict[str, Lsn]] = {}
 
     def activity(self, _timeline_id: TenantTimelineId) -> None:
         """A timeline may have become active: do not make pageservers wait for the next round."""
@@ -133,14 +134,26 @@ class BrokerStatus:
         timeline.hear_peer(peer.last_log_term, peer.commit_lsn)
         timeline.hear_remote_consistent(peer.remote_consistent_lsn)
         timeline.hear_backup(peer.backup_lsn)
+        self._hear_horizon(timeline, peer)
         self._catch_up.heard(timeline, peer)
         acceptor = timeline.acceptor
         if (
             peer.commit_lsn < acceptor.commit_lsn
             or peer.remote_consistent_lsn < acceptor.remote_consistent_lsn
             or peer.backup_lsn < acceptor.backup_lsn
+            or peer.peer_horizon_lsn < acceptor.peer_horizon_lsn
         ):
             self._published.pop(timeline.id, None)
+
+    def _hear_horizon(self, timeline: Timeline, peer: PeerStatus) -> None:
+        """What every member knows to be committed is on every member's disk. A proposer tells that
+        too, but WAL must not stay for ever where there is none."""
+        commits = self._commits.setdefault(timeline.id, {})
+        commits[peer.pg_addr] = peer.commit_lsn
+        own = f"{self._node}:{WIRE_PORT}"
+        others = [each for each in timeline.acceptor.identity.safekeepers if each != own]
+        if all(each in commits for each in others):
+            timeline.hear_horizon(min([commits[each] for each in others], default=peer.commit_lsn))
 
 
 def _parse_status(value: bytes) -> PeerStatus:
@@ -153,4 +166,5 @@ def _parse_status(value: bytes) -> PeerStatus:
         commit_lsn=Lsn.parse(status["commit_lsn"]),
         backup_lsn=Lsn.parse(status["backup_lsn"]),
         remote_consistent_lsn=Lsn.parse(status["remote_consistent_lsn"]),
+        peer_horizon_lsn=Lsn.parse(status["peer_horizon_lsn"]),
     )

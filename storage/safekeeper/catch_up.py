@@ -45,6 +45,7 @@ class PeerStatus:
     commit_lsn: Lsn
     backup_lsn: Lsn
     remote_consistent_lsn: Lsn
+    peer_horizon_lsn: Lsn
 
 
 class CatchUp:

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Coroutine
 from typing import Any
 
-from storage.errors import NotReady
+from storage.errors import NotReady, PortError
 from storage.http.server import serve as serve_http
 from storage.life import run_until_stopped
 from storage.log import one_line
@@ -120,5 +120,5 @@ async def _remove_always(timelines: Timelines, period_s: float) -> None:
         for timeline in timelines:
             try:
                 await timeline.remove_wal()
-            except NotReady as error:
+            except (NotReady, PortError) as error:
                 logger.info("removing WAL: %s", one_line(error))

@@ -66,7 +66,7 @@ class PushSession:
 
     def hang_up(self, reason: str) -> None:
         """End the conversation from outside."""
-        if self._deadline is not None:
+        if self._deadline is not None and not self._deadline.expired():
             self._reason = reason
             self._deadline.reschedule(asyncio.get_running_loop().time())
 

@@ -183,9 +183,10 @@ class WalSender:
 
         Even in the middle of a send, which may wait for ever for a machine that has died.
         """
-        if self._silence_s() > self._silence_max_s and self._deadline is not None:
+        deadline = self._deadline
+        if self._silence_s() > self._silence_max_s and deadline and not deadline.expired():
             reach(Mark.READER_SILENT)
-            self._deadline.reschedule(asyncio.get_running_loop().time())
+            deadline.reschedule(asyncio.get_running_loop().time())
         self._beat_due = True
         self._progress.set()
 

@@ -238,6 +238,10 @@ class Acceptor:
         """A proposer may know an older value than we do; ours never goes back."""
         self.peer_horizon_lsn = max(self.peer_horizon_lsn, truncate_lsn)
 
+    def hear_horizon(self, lsn: Lsn) -> None:
+        """Every other member has flushed all that is committed before ``lsn``."""
+        self._adopt_horizon(min(lsn, self.commit_lsn))
+
     def adopt_commit(self, commit_lsn: Lsn) -> None:
         """Everything before ``commit_lsn`` of our own history is committed; never goes back."""
         assert commit_lsn <= self.flush_lsn, f"commit {commit_lsn}, flushed {self.flush_lsn}"

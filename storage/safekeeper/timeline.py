@@ -298,6 +298,10 @@ class Timeline:
         if self.acceptor.hear_remote_consistent(lsn):
             self._show_progress()
 
+    def hear_horizon(self, lsn: Lsn) -> None:
+        """Every other member has all that is committed before ``lsn``."""
+        self.acceptor.hear_horizon(lsn)
+
     def hear_backup(self, lsn: Lsn) -> None:
         """The offloader, here or on a peer, tells what is in S3."""
         if self.acceptor.hear_backup(lsn):
@@ -339,11 +343,10 @@ class Timeline:
         """Remove the segments that are needed no more, oldest first. ``NotReady`` (disk)."""
         if self.acceptor.control().removal_horizon_lsn() != self._removal_horizon_lsn():
             await self.save_control()
-        while self._removable():
-            await failpoint(Failpoint.SK_BEFORE_WAL_REMOVAL)
-            async with self._disk_lock:
-                if self._removable():
-                    await self._remove_oldest()
+        await failpoint(Failpoint.SK_BEFORE_WAL_REMOVAL)
+        async with self._disk_lock:
+            while self._removable():
+                await self._remove_oldest()
 
     def _removal_horizon_lsn(self) -> Lsn:
         return self._control.saved.removal_horizon_lsn()

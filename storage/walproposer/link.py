@@ -120,7 +120,7 @@ class SafekeeperLink:
 
     def tick(self) -> None:
         """Ask for a sign of life; a peer that has given none for too long is hung up on."""
-        if self._deadline is None:
+        if self._deadline is None or self._deadline.expired():
             return
         now = asyncio.get_running_loop().time()
         if now - self._heard_at > self._owner.options.peer_silence_max_s:

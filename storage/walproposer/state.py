@@ -251,8 +251,8 @@ class Campaign:
         effects: list[Effect] = []
         if lsn > self.commit_lsn:
             self.commit_lsn = lsn
-            self._advance_truncate()
             effects.append(Committed(lsn))
+        self._advance_truncate()
         if not self.established:
             self.established = True
             effects.append(Established())
