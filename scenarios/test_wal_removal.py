@@ -11,8 +11,7 @@ import pytest
 from harness.cluster import Cluster
 from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
-from harness.filling import fill_wal
-from harness.storage_taps import wal_bytes
+from harness.filling import fill_wal, offload_by_hand
 from harness.topology import KIB, MIB, Topology
 from harness.wal_waits import backed_up, level, removed, running_members
 from harness.world import World
@@ -125,18 +124,6 @@ async def test_wal_stays_until_it_is_in_s3(world: World) -> None:
     await check_nothing_removed(cluster, endpoint)
 
     bumped_lsn = Lsn(end_lsn - end_lsn % MIB - MIB)
-    await offload_by_hand(cluster, endpoint, bumped_lsn)
+    await offload_by_hand(cluster, endpoint.timeline, bumped_lsn)
     await cluster.safekeeper(0).patch_backup_lsn(endpoint.timeline, bumped_lsn)
     await removed(cluster, endpoint.timeline, bumped_lsn)
-
-
-async def offload_by_hand(cluster: Cluster, endpoint: EndpointHandle, end_lsn: Lsn) -> None:
-    """Do what the offloader would: whole segments up to ``end_lsn``, under the names it gives."""
-    timeline, safekeeper = endpoint.timeline, cluster.safekeeper(0)
-    objects = cluster.world.backend.admin_objects()
-    lsn = (await safekeeper.timeline(timeline)).timeline_start_lsn
-    while lsn < end_lsn:
-        data = await wal_bytes(safekeeper, timeline, lsn, Lsn(lsn + MIB))
-        name = f"00000001{0:08X}{lsn // MIB:08X}"
-        await objects.put(f"safekeeper/{timeline.tenant_id}/{timeline.timeline_id}/{name}", data)
-        lsn = Lsn(lsn + MIB)

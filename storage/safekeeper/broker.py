@@ -111,6 +111,9 @@ class BrokerStatus:
             while True:
                 try:
                     async with self._broker.subscribe(PREFIX) as updates:
+                        # Whoever knows more than we do answers by publishing again.
+                        self._published.clear()
+                        self._news.set()
                         async for update in updates:
                             self.hear(update)
                 except BrokerError as error:

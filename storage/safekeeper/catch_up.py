@@ -74,16 +74,22 @@ class CatchUp:
     async def _run(self, timeline: Timeline) -> None:
         try:
             async with interruptible():
-                # A proposer that comes meanwhile brings the WAL itself.
-                pause_s = self._environment.options.catch_up_s
-                await asyncio.sleep(pause_s * self._entropy.uniform(0.5, 1.5))
-                await self._catch_up(timeline)
+                while lags(timeline, self._ahead[timeline.id].commit_lsn):
+                    # A proposer that comes meanwhile brings the WAL itself.
+                    await asyncio.sleep(self.options.catch_up_s * self._entropy.uniform(0.5, 1.5))
+                    await self._try(timeline)
         except ShutdownRequested:
             return
-        except (OSError, TimeoutError, EOFError, SeawallError) as error:
-            logger.info("catching up of %s: %s", timeline.id, one_line(error))
         finally:
             del self._ahead[timeline.id]
+
+    async def _try(self, timeline: Timeline) -> None:
+        try:
+            await self._catch_up(timeline)
+        except ShutdownRequested:
+            raise
+        except (OSError, TimeoutError, EOFError, SeawallError) as error:
+            logger.info("catching up of %s: %s", timeline.id, one_line(error))
 
     async def _catch_up(self, timeline: Timeline) -> None:
         peer = self._ahead[timeline.id]

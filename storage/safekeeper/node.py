@@ -23,6 +23,7 @@ from storage.safekeeper.pull import Puller
 from storage.safekeeper.timelines import Timelines
 from storage.safekeeper.wal_service import WalService
 from storage.tasks import TaskKind, TaskRegistry, sleep_unless_shutdown
+from storage.wire.conversation import ServerOptions
 from storage.wire.replication import POSTGRES_EPOCH_US
 from storage.wire.server import serve as serve_wire
 
@@ -66,7 +67,10 @@ async def _serve(
     service = WalService(
         timelines, environment, lambda: ports.clock.wall_us() - POSTGRES_EPOCH_US, callmemaybe
     )
-    wire = await serve_wire(context.name, WIRE_PORT, service.handle, registry)
+    patience = ServerOptions(
+        startup_timeout_s=options.silence_max_s, replication_idle_s=options.silence_max_s
+    )
+    wire = await serve_wire(context.name, WIRE_PORT, service.handle, registry, options=patience)
     puller = Puller(context.name, environment, timelines)
     api = SafekeeperApi(environment, timelines, callmemaybe, puller).api()
     http = await serve_http(api, context.name, HTTP_PORT, registry)

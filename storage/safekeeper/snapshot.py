@@ -109,7 +109,7 @@ async def send_snapshot(timeline: Timeline, out: CopyOut) -> None:
 async def _read(timeline: Timeline, begin_lsn: Lsn, end_lsn: Lsn) -> bytes:
     if end_lsn > timeline.acceptor.flush_lsn:
         raise _changed(timeline)
-    return await timeline.reading.read(begin_lsn, end_lsn)
+    return await timeline.segments.read(begin_lsn, end_lsn)
 
 
 def _changed(timeline: Timeline) -> NotReady:

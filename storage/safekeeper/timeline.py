@@ -22,6 +22,7 @@ from storage.lsn import Lsn
 from storage.marks import Mark, reach
 from storage.safekeeper.connections import Connections, Pusher
 from storage.safekeeper.control import ControlFile
+from storage.safekeeper.control_state import ControlState
 from storage.safekeeper.environment import Environment
 from storage.safekeeper.pins import Pins
 from storage.safekeeper.reading import WalReading
@@ -177,12 +178,19 @@ class Timeline:
         for effect in effects:
             match effect:
                 case PersistControl(control):
-                    await self._control.save(control)
+                    await self._persist(control)
                 case TruncateWal(end_lsn):
                     await self._truncate(end_lsn)
                 case Reply(message):
                     assert pusher is not None, "only a proposer is answered"
                     pusher.post(message)
+
+    async def _persist(self, control: ControlState) -> None:
+        shown_lsn = self._control.saved.peer_horizon_lsn
+        await self._control.save(control)
+        if control.peer_horizon_lsn != shown_lsn:
+            # It moves with every append; observers hear of it when it becomes durable.
+            emit("lsn", **self._ids, name="truncate_lsn", value=control.peer_horizon_lsn)
 
     async def _truncate(self, end_lsn: Lsn) -> None:
         logger.info("timeline %s: cutting the WAL at %s", self.id, end_lsn)
@@ -326,7 +334,7 @@ class Timeline:
         async with self._lock, self._disk_lock:
             with self._environment.fuse.guard(f"saving the control file of {self.id}"):
                 try:
-                    await self._control.save(self.acceptor.control())
+                    await self._persist(self.acceptor.control())
                 except PortError as error:
                     raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
         self._show_horizon()

@@ -114,6 +114,22 @@ def test_a_client_that_says_nothing_is_dropped_in_time() -> None:
     run(story, ServerOptions(startup_timeout_s=7.0))
 
 
+@pytest.mark.parametrize(("replication", "ends"), [("true", True), ("false", False)])
+def test_only_an_idle_replication_session_is_ended(replication: str, ends: bool) -> None:
+    async def story(world: World) -> None:
+        reader, writer = await world.raw()
+        codec = Connection(Sender.CLIENT)
+        writer.write(codec.encode(m.Startup({"user": "u", "replication": replication})))
+        rest = asyncio.create_task(reader.read())
+        while not rest.done() and asyncio.get_running_loop().time() < 30:
+            await asyncio.wait([rest], timeout=1.0)
+        assert rest.done() is ends
+        rest.cancel()
+        writer.close()
+
+    run(story, ServerOptions(replication_idle_s=7.0))
+
+
 def test_encryption_is_declined_and_the_session_goes_on() -> None:
     async def story(world: World) -> None:
         reader, writer = await world.raw()

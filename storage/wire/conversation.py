@@ -39,12 +39,17 @@ def _no_description(_command: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """How a server behaves; ``split`` tells how a simple query falls into commands."""
+    """How a server behaves; ``split`` tells how a simple query falls into commands.
+
+    A replication session that asks for nothing for ``replication_idle_s`` is ended: no person sits
+    there, and a machine that died in the middle of connecting never says so.
+    """
 
     describe: DescribeCommand = _no_description
     split: Callable[[str], list[str]] = text.split_statements
     limits: Limits = field(default_factory=Limits)
     startup_timeout_s: float = 60.0
+    replication_idle_s: float | None = None
     close_within_s: float = 1.0
 
 
@@ -141,8 +146,9 @@ class Conversation:
             lambda sql, how: self._command(session, sql, how),
             self._options.describe,
         )
+        idle_s = self._options.replication_idle_s if session.replication else None
         while True:
-            message = await self._channel.receive()
+            message = await self._next_message(idle_s)
             match message:
                 case m.Terminate():
                     return
@@ -162,6 +168,15 @@ class Conversation:
                     if not await self._guarded(extended.handle(message)):
                         extended.reset(in_block=self._commands.in_block)
             await self._channel.drain()
+
+    async def _next_message(self, idle_s: float | None) -> m.Message:
+        if idle_s is None:
+            return await self._channel.receive()
+        try:
+            async with asyncio.timeout(idle_s):
+                return await self._channel.receive()
+        except TimeoutError:
+            raise ProtocolError(f"the session asked for nothing for {idle_s} s") from None
 
     async def _simple(self, session: Session, sql: str) -> None:
         commands = self._options.split(sql)
