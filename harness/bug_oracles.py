@@ -40,6 +40,7 @@ _BY_CHECKER: Mapping[str, str] = {
     "wal_explains_history": "O1",
     "conservation": "O1",
     "safekeepers_agree": "O2",
+    "offloaded_wal": "O2",
     "commit_order": "O2",
     "wal_model": "O2",
     "wal tap": "O2",

@@ -1,4 +1,4 @@
-"""Requests to nodes that are not ready yet: repeated until they are answered."""
+"""Requests that a node may refuse: repeated until they are answered, or asked for the reason."""
 
 from __future__ import annotations
 
@@ -32,3 +32,12 @@ async def when_ready(
             raise
 
     return await world.eventually(attempt, within_s=within_s, what="the node gets ready")
+
+
+async def refusal(request: Awaitable[object]) -> int | None:
+    """The HTTP status with which a node refuses a request, ``None`` if it does not."""
+    try:
+        await request
+    except HttpError as error:
+        return error.status
+    return None

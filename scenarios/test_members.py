@@ -19,11 +19,11 @@ from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
 from harness.filling import fill_wal, offload_by_hand
 from harness.nodes import SafekeeperHandle
+from harness.patience import refusal
 from harness.topology import KIB, MIB, Topology
 from harness.wal_waits import backed_up, level, removed, waiting_at
 from harness.world import World
 from storage.errors import SeawallError
-from storage.http.client import HttpError
 from storage.lsn import Lsn
 
 BUSY = {
@@ -249,12 +249,9 @@ async def check_gone(
 ) -> None:
     """It is unknown here, and nobody can make it anew."""
     spec = await world.compute.branch_spec(cluster, endpoint.timeline, Lsn(MIB))
-    with pytest.raises(HttpError) as unknown:
-        await doomed.timeline(endpoint.timeline)
-    assert unknown.value.status == HTTPStatus.NOT_FOUND
-    with pytest.raises(HttpError) as refused:
-        await doomed.create_timeline(endpoint.timeline, spec, cluster.safekeeper_addresses())
-    assert refused.value.status == HTTPStatus.CONFLICT
-    with pytest.raises(HttpError) as refused:
-        await doomed.pull_timeline(endpoint.timeline, [cluster.safekeeper(0).address])
-    assert refused.value.status == HTTPStatus.CONFLICT
+    timeline = endpoint.timeline
+    create = doomed.create_timeline(timeline, spec, cluster.safekeeper_addresses())
+    pull = doomed.pull_timeline(timeline, [cluster.safekeeper(0).address])
+    assert await refusal(doomed.timeline(timeline)) == HTTPStatus.NOT_FOUND
+    assert await refusal(create) == HTTPStatus.CONFLICT
+    assert await refusal(pull) == HTTPStatus.CONFLICT

@@ -36,6 +36,15 @@ class Mark(Enum):
     READER_SILENT = "safekeeper: a reader was hung up on for its silence"
     SUBSCRIPTION_REFUSED = "safekeeper: a pageserver that was called has not got the tenant"
     BROKER_LOST = "safekeeper: the broker could not be reached"
+    # Safekeeper: S3, peers, members.
+    SEGMENT_OFFLOADED = "safekeeper: a segment of WAL was offloaded"
+    OFFLOADER_FENCED = "safekeeper: an offloader found that a newer one was elected"
+    SEGMENT_WAS_THERE = "safekeeper: a segment to offload was in S3 already"
+    SEGMENT_REMOVED = "safekeeper: a segment that nobody needs was removed"
+    REMOTE_WAL_READ = "safekeeper: WAL was read back from S3"
+    CAUGHT_UP_FROM_REMOTE = "safekeeper: a lagging member got WAL from S3"
+    CAUGHT_UP_FROM_PEER = "safekeeper: a lagging member got WAL from a peer, without a proposer"
+    COPY_SPOILT = "safekeeper: a log changed while it was copied to a new member"
     # Walproposer.
     CAMPAIGN_LOST = "walproposer: a campaign was lost and another begun"
     DEPOSED = "walproposer: a higher term took over after the victory"

@@ -136,6 +136,14 @@ ORACLES = (
         "kilobytes of WAL that all have",
     ),
     Oracle(
+        "offloaded_wal",
+        "WAL in S3 is whole segments without a gap, the bytes that safekeepers hold, and all that "
+        "they claim to be there",
+        When.END,
+        "O2 O4 O7",
+        "claims of members, and kilobytes of WAL in S3",
+    ),
+    Oracle(
         "lsn_order",
         "positions only grow, in the order backup ≤ commit ≤ flush and remote_consistent ≤ "
         "disk_consistent ≤ last_record; terms only grow, have one leader and one vote per member, "

@@ -63,8 +63,8 @@ async def _check_safekeepers(
         cluster.world.judged["safekeepers_agree"] += -(-max(0, until - start) // 1024)
     if not _is_patched(cluster, timeline):
         objects = cluster.world.backend.admin_objects()
-        backup_lsn = await check_offloaded_wal(objects, members, timeline)
-        cluster.world.judged["offloaded_wal"] += backup_lsn // 1024
+        compared = await check_offloaded_wal(objects, members, timeline)
+        cluster.world.judged["offloaded_wal"] += compared
 
 
 def _is_patched(cluster: Cluster, timeline: TenantTimelineId) -> bool:

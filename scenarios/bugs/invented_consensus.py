@@ -176,8 +176,8 @@ async def _cut_one_segment(self: WalSegments, end_lsn: Lsn) -> None:
 async def _keep_recent(self: Timeline, end_lsn: Lsn) -> None:
     """What memory holds of the log's end survives the cut, as if it were still the log."""
     await self.segments.truncate(end_lsn)
-    if self._recent.begin_lsn > end_lsn:
-        self._recent = type(self._recent)(end_lsn)
+    if self.reading._recent.begin_lsn > end_lsn:
+        self.reading.cut(end_lsn)
 
 
 def _everything_for_everybody(self: WalSender) -> Lsn:

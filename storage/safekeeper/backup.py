@@ -19,6 +19,7 @@ from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantTimelineId
 from storage.log import one_line
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.ports import Broker, Leadership, Ports
 from storage.safekeeper.environment import Environment
 from storage.safekeeper.remote_wal import Manifest, Superseded
@@ -214,6 +215,7 @@ class Offloader:
         history = timeline.acceptor.term_history.up_to(end_lsn)
         manifest = manifest.advanced(end_lsn, history)
         etag = await timeline.remote.replace_manifest(manifest, etag)
+        reach(Mark.SEGMENT_OFFLOADED)
         logger.info("offloaded segment %s of %s", segment, timeline.id)
         return manifest, etag
 

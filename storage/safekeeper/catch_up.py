@@ -21,6 +21,7 @@ from storage.http.client import call
 from storage.ids import TenantTimelineId
 from storage.log import one_line
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.safekeeper.environment import Environment
 from storage.safekeeper.state import Acceptor
 from storage.safekeeper.timeline import Timeline
@@ -111,6 +112,7 @@ class CatchUp:
         begin_lsn = await timeline.begin_catching_up(manifest.term_history, until_lsn)
         if begin_lsn >= until_lsn:
             return
+        reach(Mark.CAUGHT_UP_FROM_REMOTE)
         logger.info("%s: catching up %s..%s from S3", timeline.id, begin_lsn, until_lsn)
         borders = _borders(timeline, begin_lsn)
         async with aclosing(_remote_bytes(timeline, begin_lsn, until_lsn)) as chunks:
@@ -124,6 +126,7 @@ class CatchUp:
         begin_lsn = await timeline.begin_catching_up(history, until_lsn)
         if begin_lsn >= until_lsn:
             return
+        reach(Mark.CAUGHT_UP_FROM_PEER)
         logger.info("%s: catching up %s..%s from %s", timeline.id, begin_lsn, until_lsn, peer.node)
         identity = timeline.acceptor.identity
         donor = Donor(

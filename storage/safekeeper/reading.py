@@ -7,6 +7,7 @@ import hashlib
 from storage.consensus.wal_run import WalRun
 from storage.errors import BadRequest, CorruptData, FileMissing
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.safekeeper.remote_wal import RemoteWal
 from storage.safekeeper.segments import WalSegments
 from storage.safekeeper.state import Acceptor, WriteBatch
@@ -63,6 +64,7 @@ class WalReading:
             )
         if begin_lsn >= self._recent.begin_lsn:
             return self._recent.read(begin_lsn, end_lsn)
+        reach(Mark.OLD_WAL_READ)
         parts = []
         size = self._segments.segment_size
         while begin_lsn < end_lsn:
@@ -83,6 +85,7 @@ class WalReading:
                 f"WAL {begin_lsn}..{end_lsn} is neither on this disk nor in S3, which has WAL up "
                 f"to {self._acceptor.backup_lsn}"
             )
+        reach(Mark.REMOTE_WAL_READ)
         return await self._remote.read(begin_lsn, end_lsn)
 
     async def digest(self, from_lsn: Lsn, until_lsn: Lsn) -> str:

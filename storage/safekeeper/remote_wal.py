@@ -24,6 +24,7 @@ from storage.errors import (
 )
 from storage.ids import TenantTimelineId
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.ports import ObjectStore
 from storage.safekeeper.control_state import TimelineIdentity
 from storage.safekeeper.segments import WAL_TIMELINE
@@ -161,6 +162,7 @@ class RemoteWal:
             found = await self.manifest()
             if found is not None and found[0] == manifest:
                 return found[1]
+            reach(Mark.OFFLOADER_FENCED)
             raise Superseded(f"{self._manifest_key} is {found}, not what was read before") from None
 
     async def put_segment(self, segment: int, data: bytes) -> None:
@@ -170,6 +172,7 @@ class RemoteWal:
         try:
             await self._bounded(self._objects.put(key, data, if_absent=True))
         except PreconditionFailed:
+            reach(Mark.SEGMENT_WAS_THERE)
             # Either our own earlier try, or that of the offloader before us.
             if await self._bounded(self._objects.get(key)) != data:
                 raise CorruptData(f"{key} is in S3 with other content than ours") from None

@@ -14,6 +14,7 @@ from typing import Self
 from storage.errors import NotReady, ProtocolError
 from storage.failpoints import Failpoint, failpoint
 from storage.lsn import Lsn
+from storage.marks import Mark, reach
 from storage.safekeeper.control import decode_control, encode_control
 from storage.safekeeper.control_state import ControlState
 from storage.safekeeper.timeline import Timeline
@@ -113,6 +114,7 @@ async def _read(timeline: Timeline, begin_lsn: Lsn, end_lsn: Lsn) -> bytes:
 
 
 def _changed(timeline: Timeline) -> NotReady:
+    reach(Mark.COPY_SPOILT)
     return NotReady(
         f"an election in term {timeline.acceptor.term} may have changed the log of {timeline.id} "
         "while it was copied; copy again"

@@ -368,6 +368,7 @@ class Timeline:
         oldest = self.segments.oldest
         assert oldest is not None, "there is a segment to remove"
         end_lsn = Lsn((oldest + 1) * self.segments.segment_size)
+        reach(Mark.SEGMENT_REMOVED)
         emit("lsn", **self._ids, name="removed_lsn", value=end_lsn)
         try:
             await self.segments.remove_oldest()

@@ -27,8 +27,8 @@ from storage.safekeeper.snapshot import send_snapshot
 from storage.safekeeper.status import describe
 from storage.safekeeper.timeline import Timeline
 from storage.safekeeper.timelines import Timelines, timeline_id_of
-from storage.wire.copying import CopyStream
 from storage.tasks import serving
+from storage.wire.copying import CopyStream
 from storage.wire.replication import answer_identify_system, complete_streaming
 from storage.wire.session import Session
 
