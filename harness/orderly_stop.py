@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from harness.checkers.followers import is_live
 from harness.checkers.nothing_leaked import (
+    CONNECTION,
     check_connections_gone,
     check_streams_gone,
     check_tenant_gone,
@@ -15,6 +16,7 @@ from harness.checkers.nothing_leaked import (
 from harness.checkers.reattachment import check_reattachment
 from harness.checkers.storage_agrees import Models, check_remote
 from harness.nodes import NodeHandle, PageserverHandle, SafekeeperHandle
+from harness.patience import refusal
 from storage.http.client import HttpError
 
 if TYPE_CHECKING:
@@ -50,6 +52,8 @@ async def stop_everything(world: World, models: Mapping[Cluster, Models]) -> Non
         else:
             await _wait_until_quiet(world, safekeepers)
         for safekeeper in safekeepers:
+            await _check_timelines_gone(cluster, safekeeper)
+        for safekeeper in safekeepers:
             await safekeeper.stop()
     await check_remote(world)
 
@@ -62,6 +66,13 @@ async def _check_tenants_gone(cluster: Cluster, pageserver: PageserverHandle) ->
             if error.status != HTTPStatus.NOT_FOUND:
                 raise
             check_tenant_gone(pageserver.name, await pageserver.tasks(), tenant_id)
+
+
+async def _check_timelines_gone(cluster: Cluster, safekeeper: SafekeeperHandle) -> None:
+    for timeline in cluster.timelines:
+        if await refusal(safekeeper.timeline(timeline)) == HTTPStatus.NOT_FOUND:
+            tasks = [t for t in await safekeeper.tasks() if t["kind"] != CONNECTION]
+            check_tenant_gone(safekeeper.name, tasks, timeline.tenant_id)
 
 
 def _somebody_fell_silent(world: World, cluster: Cluster) -> bool:

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import asyncio
 
-from harness.bug import Bug, Replacement, Standing
+from harness.bug import Bug, Replacement
 from storage.consensus import term_history
 from storage.consensus.messages import ProposerElected, ProposerMessage
 from storage.consensus.term_history import TermHistory, TermSwitch
 from storage.errors import NotReady
 from storage.lsn import Lsn
+from storage.ports import Leadership
+from storage.safekeeper import snapshot
+from storage.safekeeper.backup import Offloader
 from storage.safekeeper.control import ControlFile, encode_control
 from storage.safekeeper.control_state import ControlState
+from storage.safekeeper.pins import Pins
 from storage.safekeeper.segments import WalSegments
 from storage.safekeeper.sender import WalSender
 from storage.safekeeper.state import Acceptor
@@ -21,7 +25,6 @@ from storage.wal import validate
 from storage.wal.validate import EndOfWal, ReadSegment, WalRange, find_end_of_wal
 
 FAMILY = "safekeeper"
-LATER = Standing.WAITING
 LAZY_S = 0.02
 
 _limit_lsn = WalSender._limit_lsn
@@ -104,6 +107,31 @@ def _assign_horizon(self: Acceptor, truncate_lsn: Lsn) -> None:
     self.peer_horizon_lsn = truncate_lsn
 
 
+def _never_mind_the_term(timeline: Timeline, found: snapshot.Snapshot) -> bool:
+    return True
+
+
+async def _read_whatever_is_there(timeline: Timeline, begin_lsn: Lsn, end_lsn: Lsn) -> bytes:
+    return await timeline.segments.read(begin_lsn, end_lsn)
+
+
+def _no_pins(self: Pins, lsn: Lsn) -> Lsn:
+    return lsn
+
+
+def _begin_at_the_horizon(timeline: Timeline) -> Lsn:
+    """A new member gets what its proposer would still send, wherever that begins."""
+    return timeline.acceptor.peer_horizon_lsn
+
+
+def _anybody_may(self: Acceptor) -> bool:
+    return True
+
+
+async def _keep_the_lease(self: Offloader, leadership: Leadership) -> None:
+    return
+
+
 BUGS = (
     Bug(
         "sk-vote-without-flush", FAMILY, "hard", ("O1", "O3"),
@@ -166,25 +194,32 @@ BUGS = (
     Bug(
         "sk-pull-ignores-term-change", FAMILY, "hard", ("O2", "O1"),
         "d8b2a49c55 = PR #7944; issue #6340",
-        standing=LATER,
-        reason="comes with the complete safekeeper: copies of a timeline from a peer",
+        replacements=(
+            Replacement(snapshot, "is_unchanged", _never_mind_the_term),
+            Replacement(snapshot, "_read", _read_whatever_is_there),
+        ),
+        applies="an election cuts a log while it is copied; what lies beyond the log's new end is "
+        "guarded too, so both are replaced",
     ),
     Bug(
         "sk-pull-races-wal-removal", FAMILY, "medium", ("O10", "O12"),
         "29a41fc7b9; reproducer 3797566c36; PR #7944",
-        standing=LATER,
-        reason="comes with the complete safekeeper: copies of timelines, and removal of WAL",
+        replacements=(Replacement(Pins, "lowest", _no_pins),),
+        applies="WAL is removed while it is copied",
     ),
     Bug(
         "sk-offload-by-newcomer", FAMILY, "hard", ("O2", "O8", "O10"),
         "a51b2dac9a; issue #2432, cleaned up in 65b4e6e7d6",
-        standing=LATER,
-        reason="comes with the complete safekeeper: backup of WAL, and newcomers",
+        replacements=(
+            Replacement(snapshot, "snapshot_begin_lsn", _begin_at_the_horizon),
+            Replacement(Acceptor, "may_back_up", _anybody_may),
+        ),
+        applies="members are replaced; the rule is guarded twice, so both are replaced",
     ),
     Bug(
         "sk-offload-leader-task-leak", FAMILY, "medium", ("O11", "O10"),
         "0b93253b3c (issue #1815), a42eba3cd7",
-        standing=LATER,
-        reason="comes with the complete safekeeper: the election of who backs WAL up",
+        replacements=(Replacement(Offloader, "_step_down", _keep_the_lease),),
+        applies="an offloader has nothing left to do",
     ),
 )  # fmt: skip

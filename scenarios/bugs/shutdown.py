@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 
-from harness.bug import Bug, Replacement, Standing
+from harness.bug import Bug, Replacement
+from storage.ids import TenantTimelineId
 from storage.pageserver.layer_files import tenant_directory
 from storage.pageserver.states import State, StateCell
 from storage.pageserver.tenant import Tenant
 from storage.pageserver.tenants import Tenants
 from storage.pageserver.walreceiver import WalReceiver, _now_s
+from storage.safekeeper.timelines import Timelines
 from storage.tasks import TaskKind, shutdown_requested
 
 FAMILY = "shutdown/tasks"
@@ -48,6 +50,10 @@ async def _look_at_the_flag_between_messages(self: WalReceiver) -> None:
             await self._try(address)
 
 
+async def _stop_nothing(self: Timelines, timeline_id: TenantTimelineId) -> None:
+    return
+
+
 BUGS = (
     Bug(
         "shutdown-does-not-join-detach", FAMILY, "medium", ("O11",),
@@ -76,7 +82,7 @@ BUGS = (
     Bug(
         "delete-ignores-running-handlers", FAMILY, "medium", ("O11",),
         "33dce25af8 = PR #9364 (issues #8972, #8974); 8ae6f656a6 = PR #10628",
-        standing=Standing.WAITING,
-        reason="comes with the complete safekeeper: deletion of timelines",
+        replacements=(Replacement(Timelines, "_stop_work", _stop_nothing),),
+        applies="a timeline is deleted while it is written to",
     ),
 )  # fmt: skip

@@ -26,7 +26,7 @@ _SEND_BYTES = 256 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What the header says: ``begin_lsn`` is the start of a segment, ``end_lsn`` the log's end."""
+    """What the header says: WAL of ``[begin_lsn, end_lsn)`` follows, all that is on this disk."""
 
     control: ControlState
     begin_lsn: Lsn
@@ -43,9 +43,7 @@ class Snapshot:
             term_history=acceptor.durable_history(),
             local_start_lsn=max(acceptor.local_start_lsn, begin_lsn),
         )
-        size = acceptor.identity.wal_segment_size
-        return cls(control, Lsn(begin_lsn - begin_lsn % size), acceptor.flush_lsn,
-                   acceptor.last_log_term)  # fmt: skip
+        return cls(control, begin_lsn, acceptor.flush_lsn, acceptor.last_log_term)
 
     def encode(self) -> bytes:
         """The header's bytes."""
@@ -77,8 +75,7 @@ def snapshot_begin_lsn(timeline: Timeline) -> Lsn:
     that it may offload what is not in S3 yet (BUGBANK ``sk-offload-by-newcomer``)."""
     oldest = timeline.segments.oldest
     size = timeline.segments.segment_size
-    first_lsn = timeline.reading.first_lsn if oldest is None else Lsn(oldest * size)
-    return max(first_lsn, timeline.acceptor.identity.start_lsn)
+    return timeline.reading.first_lsn if oldest is None else Lsn(oldest * size)
 
 
 def is_unchanged(timeline: Timeline, snapshot: Snapshot) -> bool:
