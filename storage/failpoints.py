@@ -25,6 +25,7 @@ class Failpoint(StrEnum):
     SK_BEFORE_FLUSH = "sk-before-flush"
     SK_AFTER_WRITE = "sk-after-write"
     SK_BEFORE_CONTROL_SAVE = "sk-before-control-save"
+    SK_CONTROL_FILES_ROUND = "sk-control-files-round"
     SK_BEFORE_TRUNCATE = "sk-before-truncate"
     SK_WITHIN_TRUNCATE = "sk-within-truncate"
     SK_AFTER_TRUNCATE = "sk-after-truncate"

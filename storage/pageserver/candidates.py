@@ -25,6 +25,7 @@ class Candidate:
     retry_at_s: float = 0.0
     expires_at_s: float | None = None
     ended_at_lsn: Lsn | None = None
+    idle: bool = False
 
 
 @dataclass
@@ -47,13 +48,25 @@ class Candidates:
         self._known: dict[str, Candidate] = {}
         self.stream: Stream | None = None
 
-    def announce(self, address: str, commit_lsn: Lsn, *, expires_at_s: float | None = None) -> None:
-        """A safekeeper says how far it has committed; without a new word it may expire."""
+    def announce(
+        self,
+        address: str,
+        commit_lsn: Lsn,
+        *,
+        expires_at_s: float | None = None,
+        idle: bool = False,
+    ) -> None:
+        """A safekeeper says how far it has committed; without a new word it may expire.
+
+        One for whom the timeline is ``idle`` wants nothing: it is asked only for WAL we lack, so
+        that a restart does not connect everybody with everybody (SYSTEM.md F1).
+        """
         known = self._known.get(address)
         if known is None:
             backoff = Backoff(self._entropy, delay_s_max=self._options.retry_delay_s_max)
             known = self._known[address] = Candidate(address, commit_lsn, backoff)
         known.commit_lsn = max(known.commit_lsn, commit_lsn)
+        known.idle = idle
         known.expires_at_s = expires_at_s
         if expires_at_s is not None:
             known.ended_at_lsn = None
@@ -82,7 +95,8 @@ class Candidates:
         if candidate.retry_at_s > now_s:
             return False
         # Who ended the stream because we had everything has something new only when it says so.
-        return candidate.ended_at_lsn is None or candidate.commit_lsn > position
+        satisfied = candidate.idle or candidate.ended_at_lsn is not None
+        return not satisfied or candidate.commit_lsn > position
 
     def next_retry_s(self, now_s: float) -> float | None:
         """When a candidate's backoff runs out next, or ``None`` if none is waiting."""

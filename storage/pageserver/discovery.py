@@ -62,8 +62,9 @@ class BrokerDiscovery:
             status = json.loads(update.value)
             address = str(status["pg_addr"])
             commit_lsn = Lsn.parse(status["commit_lsn"])
+            idle = not status["active"]
         except (ValueError, KeyError, TypeError) as error:
             logger.info("broker key %s holds no safekeeper status: %r", update.key, error)
             return
         self._addresses[update.key] = address
-        self._receiver.announce(address, commit_lsn)
+        self._receiver.announce(address, commit_lsn, idle=idle)

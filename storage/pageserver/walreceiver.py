@@ -64,9 +64,16 @@ class WalReceiver:
 
     # Where WAL may be found; the callers are discovery and ``callmemaybe``.
 
-    def announce(self, address: str, commit_lsn: Lsn, *, expires_at_s: float | None = None) -> None:
-        """A safekeeper (``host:port``) has WAL up to ``commit_lsn``."""
-        self._candidates.announce(address, commit_lsn, expires_at_s=expires_at_s)
+    def announce(
+        self,
+        address: str,
+        commit_lsn: Lsn,
+        *,
+        expires_at_s: float | None = None,
+        idle: bool = False,
+    ) -> None:
+        """A safekeeper (``host:port``) has WAL up to ``commit_lsn``, see :class:`Candidates`."""
+        self._candidates.announce(address, commit_lsn, expires_at_s=expires_at_s, idle=idle)
         self._news.set()
 
     def withdraw(self, address: str) -> None:

@@ -102,6 +102,7 @@ class BrokerStatus:
             "backup_lsn": str(acceptor.backup_lsn),
             "remote_consistent_lsn": str(acceptor.remote_consistent_lsn),
             "peer_horizon_lsn": str(acceptor.peer_horizon_lsn),
+            "active": timeline.active,
             "local_start_lsn": str(acceptor.local_start_lsn),
         }
 

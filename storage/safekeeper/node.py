@@ -7,6 +7,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from storage.errors import NotReady, PortError
+from storage.failpoints import Failpoint, failpoint
 from storage.http.server import serve as serve_http
 from storage.life import run_until_stopped
 from storage.log import one_line
@@ -111,6 +112,7 @@ async def _tick_always(timelines: Timelines, period_s: float) -> None:
 async def _save_always(timelines: Timelines, period_s: float) -> None:
     """Save LSNs now and then, so that a restart of an idle timeline knows them (SYSTEM.md F1)."""
     while not await sleep_unless_shutdown(period_s):
+        await failpoint(Failpoint.SK_CONTROL_FILES_ROUND)
         for timeline in timelines:
             try:
                 await timeline.save_control()

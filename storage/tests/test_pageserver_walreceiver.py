@@ -175,7 +175,8 @@ class Stage:
         return self.history.end
 
     async def publish(self, safekeeper: ScriptedSafekeeper) -> None:
-        status = {"pg_addr": safekeeper.address, "commit_lsn": str(safekeeper.commit_lsn)}
+        commit_lsn = str(safekeeper.commit_lsn)
+        status = {"pg_addr": safekeeper.address, "commit_lsn": commit_lsn, "active": True}
         key = f"seawall/timeline/{IDENT.tenant_id}/{IDENT.timeline_id}/safekeeper/{safekeeper.name}"
         await self.rig.broker.admin().publish(key, json.dumps(status).encode(), ttl_s=1000.0)
 
