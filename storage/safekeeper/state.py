@@ -286,6 +286,7 @@ class Acceptor:
         theirs = history.up_to(commit_lsn)
         point = min(self._common_point(theirs), commit_lsn)
         if point == commit_lsn:
+            self.adopt_commit(commit_lsn)
             return []
         if point < self.commit_lsn:
             raise ProtocolError(

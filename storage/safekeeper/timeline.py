@@ -219,6 +219,7 @@ class Timeline:
             if self.acceptor.term != term:
                 emit("term", **self._ids, term=self.acceptor.term)
             self._show_cut(flush_lsn)
+            self._show_progress()
 
     async def catch_up(self, begin_lsn: Lsn, data: bytes) -> None:
         """Write and flush committed WAL that a peer or S3 gave. ``ProtocolError``, ``NotReady``."""

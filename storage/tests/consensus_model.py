@@ -61,8 +61,10 @@ class World:
         self.records = 0
         self.seen: Counter[str] = Counter()
         # Swarm testing: every schedule has its own temper, so that rare mixtures happen.
-        kinds = ("stale", "crash", "save", "gossip", "hang_up", "write", "replace", "flush", "fail")
+        kinds = ("stale", "crash", "save", "gossip", "hang_up", "write", "replace", "flush", "fail",
+                 "catch_up")  # fmt: skip
         self.temper = {kind: self.chance.choice((0.2, 1.0, 5.0)) for kind in kinds}
+        self.temper["connect"] = self.chance.choice((0.05, 0.3, 1.0))
         for _ in range(authors):
             self.new_author()
 
@@ -248,6 +250,28 @@ class World:
         core = self.nodes[source].core
         self.nodes[target].core.hear_peer(core.last_log_term, core.commit_lsn)
 
+    def catch_up(self, source: str, target: str) -> None:
+        """A member takes committed WAL from a peer; it may die in the middle of the cut."""
+        giver, node = self.nodes[source].core, self.nodes[target]
+        node.flush()
+        flush_lsn = node.core.flush_lsn
+        todo = node.core.begin_catching_up(giver.durable_history(), giver.commit_lsn)
+        crash_at = self.chance.randint(0, len(todo)) if self.chance.random() < 0.1 else None
+        for index, effect in enumerate(todo):
+            if index == crash_at:
+                self.crash(target)
+                return
+            if isinstance(effect, sk.PersistControl):
+                node.control = effect.control
+            elif isinstance(effect, sk.TruncateWal):
+                node.truncate(effect.end_lsn)
+        self.seen["cut_by_catch_up"] += node.core.flush_lsn < flush_lsn
+        begin = node.core.flush_lsn
+        if begin < giver.commit_lsn and todo:
+            end = min(int(giver.commit_lsn), begin + self.chance.randint(1, 4) * RECORD.size)
+            node.core.catch_up(begin, self.nodes[source].read(begin, end))
+            self.seen["caught_up"] += 1
+
     def drop(self, wire: Wire) -> None:
         """The acceptor's end goes away; the proposer notices."""
         wire.to_acceptor.clear()
@@ -283,6 +307,7 @@ class World:
                 found.append((0.05 * self.temper["crash"], self.crash, (name,)))
                 other = self.chance.choice(self.names)
                 found.append((0.1 * self.temper["gossip"], self.gossip, (name, other)))
+                found.append((0.2 * self.temper["catch_up"], self.catch_up, (other, name)))
         return found
 
     def author_actions(
@@ -293,7 +318,8 @@ class World:
         for name in self.names:
             wire = author.wires.get(name)
             if wire is None:
-                found.append((0.7, self.connect, (author, name)))
+                weight = 0.7 * (self.temper["connect"] if chaos else 1.0)
+                found.append((weight, self.connect, (author, name)))
                 continue
             if wire.to_proposer:
                 found.append((4.0, self.deliver_to_proposer, (author, wire)))

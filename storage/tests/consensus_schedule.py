@@ -12,6 +12,7 @@ def run_schedule(seed: int, members: int, steps: int) -> World:
     world = World(seed, members)
     for _ in range(steps):
         world.step()
+    world.seen["committed_in_chaos"] += world.seen["committed"] > 0
     settle(world)
     return world
 

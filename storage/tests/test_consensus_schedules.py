@@ -16,15 +16,14 @@ STEPS = 350
 @pytest.mark.parametrize("members", [3, 5])
 def test_random_schedules_keep_the_laws_and_commit(members):
     seen: Counter[str] = Counter()
-    committed = 0
     seeds = 40
     for seed in range(seeds):
         world = run_schedule(seed, members, STEPS)
         seen.update(world.seen)
-        committed += world.seen["committed"] > 0
-    assert committed >= seeds * 0.7
+    # Each schedule commits once it heals; a fair share must before, or chaos proves little.
+    assert seen["committed_in_chaos"] >= seeds * 0.25
     kinds = ("won", "lost", "crash", "refused", "superseded", "short_recovery", "read_back")
-    for what in (*kinds, "failed effect"):
+    for what in (*kinds, "failed effect", "caught_up"):
         assert seen[what] > 0, what
 
 
@@ -48,6 +47,11 @@ MUTATIONS = {
         lambda self: max(peer.flush_lsn for peer in self.peers.values()),
     ),
     "short recovery accepted": (Campaign, "_check_recovery_complete", lambda self: None),
+    "catching up keeps the own tail": (
+        Acceptor,
+        "_common_point",
+        lambda self, theirs: self.flush_lsn,
+    ),
     "a minority elects": (Campaign, "_is_quorum", lambda self, count: count >= self._quorum - 1),
 }
 

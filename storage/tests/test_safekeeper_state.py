@@ -287,3 +287,68 @@ def test_wal_that_ends_before_the_commit_is_corruption():
     with pytest.raises(CorruptData, match="before the commit"):
         acceptor(flush=107, commit_lsn=Lsn(108))
     assert acceptor(flush=108, commit_lsn=Lsn(108)).flush_lsn == 108
+
+
+def history(*switches: tuple[int, int]) -> TermHistory:
+    return TermHistory(tuple(TermSwitch(term, Lsn(lsn)) for term, lsn in switches))
+
+
+def test_catching_up_cuts_a_tail_that_is_not_committed_and_takes_what_is():
+    """Term 1 left a tail from 108 on; term 2 began at 108 and committed up to 124."""
+    core = acceptor(flush=120, term=1, term_history=history((0, 100), (1, 100)))
+    peer = history((0, 100), (1, 100), (2, 108), (3, 132))
+    effects = core.begin_catching_up(peer, Lsn(124))
+    assert effects == [TruncateWal(Lsn(108)), PersistControl(core.control())]
+    assert (core.flush_lsn, core.term, core.last_log_term) == (108, 2, 2)
+    with pytest.raises(ProtocolError, match="the log ends at"):
+        core.catch_up(Lsn(100), b"12345678")
+    core.catch_up(Lsn(108), b"1234567812345678")
+    flush(core)
+    assert core.flush_lsn == core.commit_lsn == 124
+
+
+def test_catching_up_ends_with_the_next_vote():
+    """A position told in a vote must not grow by itself."""
+    core = acceptor(flush=104)
+    assert core.begin_catching_up(history((0, 100), (1, 104)), Lsn(120))
+    core.step(m.VoteRequest(5, 1))
+    with pytest.raises(ProtocolError, match="a proposer takes care"):
+        core.catch_up(Lsn(104), b"1234567812345678")
+
+
+def test_who_has_everything_learns_of_the_commit_and_nothing_else():
+    core = acceptor(flush=120, term=1, term_history=history((0, 100), (1, 100)))
+    assert core.begin_catching_up(history((0, 100), (1, 100)), Lsn(116)) == []
+    assert (core.flush_lsn, core.commit_lsn) == (120, 116)
+
+
+def test_catching_up_refuses_a_log_that_denies_our_commit():
+    core = acceptor(
+        flush=120, term=1, term_history=history((0, 100), (1, 100)), commit_lsn=Lsn(112)
+    )
+    with pytest.raises(ProtocolError, match="below our commit"):
+        core.begin_catching_up(history((0, 100), (1, 100), (2, 108)), Lsn(124))
+    assert core.flush_lsn == 120
+
+
+@pytest.mark.parametrize(
+    ("commit", "backup", "due"),
+    [((2 << 20) - 1, 1 << 20, False), (2 << 20, 1 << 20, True), (2 << 20, 2 << 20, False)],
+)
+def test_only_a_whole_committed_segment_is_due(commit: int, backup: int, due: bool):
+    core = acceptor(flush=commit, commit_lsn=Lsn(commit), backup_lsn=Lsn(backup))
+    assert core.backup_due() is due
+
+
+def test_a_newcomer_without_the_beginning_may_not_offload():
+    assert acceptor(flush=200, local_start_lsn=Lsn(150), backup_lsn=Lsn(150)).may_back_up()
+    assert not acceptor(flush=200, local_start_lsn=Lsn(151), backup_lsn=Lsn(150)).may_back_up()
+
+
+def test_wal_goes_only_as_far_as_all_three_consumers_have_it():
+    lsns = {"remote_consistent_lsn": 5 << 20, "peer_horizon_lsn": 4 << 20, "backup_lsn": 3 << 20}
+    for lowest in lsns:
+        values = {name: Lsn(lsn) for name, lsn in {**lsns, lowest: (2 << 20) + 7}.items()}
+        control = replace(ControlState.created(IDENTITY), **values)
+        assert control.removal_horizon_lsn() == (2 << 20) + 7, lowest
+        assert control.oldest_lsn() == 2 << 20, lowest
