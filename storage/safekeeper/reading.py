@@ -64,7 +64,6 @@ class WalReading:
             )
         if begin_lsn >= self._recent.begin_lsn:
             return self._recent.read(begin_lsn, end_lsn)
-        reach(Mark.OLD_WAL_READ)
         parts = []
         size = self._segments.segment_size
         while begin_lsn < end_lsn:

@@ -151,12 +151,7 @@ class Timeline:
             history = self.acceptor.term_history
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"an election of {self.id}"):
-                    try:
-                        await self._carry_out(self.acceptor.step(message), pusher)
-                    except PortError as error:
-                        reach(Mark.ELECTION_UNSAVED)
-                        self.acceptor.election_failed(history)
-                        raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
+                    await self._carry_out(self.acceptor.step(message), pusher, history)
             if self.acceptor.term != term and isinstance(message, VoteRequest):
                 emit("term", **self._ids, term=message.term)
                 emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
@@ -173,17 +168,27 @@ class Timeline:
             reach(Mark.WAL_CUT)
             emit("lsn", **self._ids, name="flush_lsn", value=self.acceptor.flush_lsn)
 
-    async def _carry_out(self, effects: Sequence[Effect], pusher: Pusher | None) -> None:
-        """In order, so that nothing is told before it is durable."""
-        for effect in effects:
-            match effect:
-                case PersistControl(control):
-                    await self._persist(control)
-                case TruncateWal(end_lsn):
-                    await self._truncate(end_lsn)
-                case Reply(message):
-                    assert pusher is not None, "only a proposer is answered"
-                    pusher.post(message)
+    async def _carry_out(
+        self, effects: Sequence[Effect], pusher: Pusher | None, history: TermHistory
+    ) -> None:
+        """In order, so that nothing is told before it is durable.
+
+        ``NotReady`` (disk): what is left of the log is of ``history``, which was adopted before.
+        """
+        try:
+            for effect in effects:
+                match effect:
+                    case PersistControl(control):
+                        await self._persist(control)
+                    case TruncateWal(end_lsn):
+                        await self._truncate(end_lsn)
+                    case Reply(message):
+                        assert pusher is not None, "only a proposer is answered"
+                        pusher.post(message)
+        except PortError as error:
+            reach(Mark.ELECTION_UNSAVED)
+            self.acceptor.election_failed(history)
+            raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
 
     async def _persist(self, control: ControlState) -> None:
         shown_lsn = self._control.saved.peer_horizon_lsn
@@ -212,10 +217,11 @@ class Timeline:
         async with self._lock:
             await self._flush()
             term, flush_lsn = self.acceptor.term, self.acceptor.flush_lsn
+            own_history = self.acceptor.term_history
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"a cut of {self.id}"):
                     effects = self.acceptor.begin_catching_up(history, commit_lsn)
-                    await self._carry_out(effects, None)
+                    await self._carry_out(effects, None, own_history)
             if self.acceptor.term != term:
                 emit("term", **self._ids, term=self.acceptor.term)
             self._show_cut(flush_lsn)

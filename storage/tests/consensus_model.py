@@ -255,7 +255,12 @@ class World:
         giver, node = self.nodes[source].core, self.nodes[target]
         node.flush()
         flush_lsn = node.core.flush_lsn
+        history = node.core.term_history
         todo = node.core.begin_catching_up(giver.durable_history(), giver.commit_lsn)
+        if todo and self.chance.random() < 0.05 * self.temper["fail"]:
+            self.seen["failed effect"] += 1
+            node.core.election_failed(history)
+            return
         crash_at = self.chance.randint(0, len(todo)) if self.chance.random() < 0.1 else None
         for index, effect in enumerate(todo):
             if index == crash_at:
