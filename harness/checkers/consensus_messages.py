@@ -74,6 +74,11 @@ class ConsensusMessages:
                 del self._promises[key]
         elif event.kind == "fault" and event.fields.get("damage") and event.fields["verb"] != "end":
             self._damaged.update(str(event.fields.get("target", "")).split())
+        elif event.kind == "catching_up":
+            # Without a leader: what is cut is not committed, or another oracle will tell.
+            timeline = (str(event.fields["tenant"]), str(event.fields["timeline"]))
+            promised = self.promises(event.node, timeline)
+            promised.log_term, promised.flush_lsn = 0, 0
         return False
 
     def promises(self, safekeeper: str, timeline: Timeline) -> Promises:

@@ -221,6 +221,8 @@ class Timeline:
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"a cut of {self.id}"):
                     effects = self.acceptor.begin_catching_up(history, commit_lsn)
+                    if effects:
+                        emit("catching_up", **self._ids, commit_lsn=commit_lsn)
                     await self._carry_out(effects, None, own_history)
             if self.acceptor.term != term:
                 emit("term", **self._ids, term=self.acceptor.term)
