@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from harness.admin_log import AdminLog
@@ -169,11 +170,14 @@ class Cluster:
 
     async def _committed_lsn(self, timeline: TenantTimelineId) -> Lsn:
         """At least everything that was acknowledged to a client by now."""
-        known = [
-            (await safekeeper.timeline(timeline)).commit_lsn
-            for safekeeper in self.safekeepers
-            if safekeeper.running
-        ]
+        known = []
+        for safekeeper in self.safekeepers:
+            if safekeeper.running:
+                try:
+                    known.append((await safekeeper.timeline(timeline)).commit_lsn)
+                except HttpError as error:
+                    if error.status != HTTPStatus.NOT_FOUND:  # It may be gone from some members.
+                        raise
         acknowledged = self.world.history.acknowledged_lsn(str(timeline))
         if not acknowledged:  # PostgreSQL tells its clients no LSN, but its proposer knows.
             for each in self.endpoints.values():
