@@ -49,6 +49,7 @@ def test_the_log_ends_at_the_last_record_after_every_host_died(size):
             assert Lsn.parse(status["flush_lsn"]) >= Lsn.parse(status["commit_lsn"])
         second = cluster.proposer(2)
         assert (await second.elect()).start_lsn == ends[-1]
+        await cluster.level(ends[-1])
         assert len(await cluster.digests(ends[-1], "sk0", "sk1", "sk2")) == 1
 
     run_cluster(story)
