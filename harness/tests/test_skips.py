@@ -10,6 +10,9 @@ import importlib
 import inspect
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
+
+import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 REVIEWED = ROOT / "scenarios" / "skips.txt"
@@ -21,13 +24,20 @@ def restrictions() -> Iterator[str]:
         module = importlib.import_module(f"scenarios.{path.stem}")
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if name.startswith("test_"):
-                for mark in getattr(function, "pytestmark", []):
+                marks = [*of_module(module), *getattr(function, "pytestmark", [])]
+                for mark in marks:
                     if mark.name in ("worlds", "computes"):
                         only = ", ".join(mark.args)
                         yield f"{path.name}::{name} {mark.name} {only}: {mark.kwargs['reason']}"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".needs"):
                 yield f"{path.name} needs {ast.unparse(node.args[0])}"
+
+
+def of_module(module: ModuleType) -> list[pytest.Mark]:
+    """Marks that a module gives to all of its scenarios."""
+    found = getattr(module, "pytestmark", [])
+    return [each.mark for each in (found if isinstance(found, list) else [found])]
 
 
 def test_every_restriction_is_reviewed_and_no_review_is_stale() -> None:
