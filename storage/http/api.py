@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from storage.errors import BadRequest, RequestError
@@ -181,6 +181,20 @@ class Api:
         self.routes.append(
             Route(method, path, segments, handler, summary, body, query or object_of(), answer)
         )
+
+    def carry_by(self, carry: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]) -> None:
+        """Have ``carry(work)`` run the handlers declared so far, in the place they belong to."""
+
+        def carried(handler: Handler) -> Handler:
+            async def carry_one(request: Request) -> Any:
+                async def handle() -> Any:
+                    return await handler(request)
+
+                return await carry(handle)
+
+            return carry_one
+
+        self.routes = [replace(route, handler=carried(route.handler)) for route in self.routes]
 
     def has(self, method: str, path: str) -> bool:
         """Whether the operation is declared."""

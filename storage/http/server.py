@@ -277,10 +277,10 @@ async def serve(api: Api, host: str, port: int, registry: TaskRegistry) -> HttpS
         return openapi_document(api)
 
     async def status(_request: Request) -> dict[str, Any]:
-        return {"title": api.title, "node": registry.node, "tasks": len(registry.snapshot())}
+        return {"title": api.title, "node": registry.node, "tasks": len(registry.snapshot_of_node())}
 
     async def tasks(_request: Request) -> list[TaskInfo]:
-        return registry.snapshot()
+        return registry.snapshot_of_node()
 
     for path, handler, summary in (
         ("/openapi.json", document, "This document"),

@@ -11,6 +11,7 @@ from storage.errors import BadRequest, Conflict, CorruptData, NotFound
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.safekeeper.control import CONTROL_FILE, ControlFile
 from storage.safekeeper.environment import Environment
+from storage.safekeeper.options import SafekeeperOptions
 from storage.safekeeper.state import ControlState, TimelineIdentity
 from storage.safekeeper.timeline import Timeline
 from storage.wal.format import check_segment_size, page_magic
@@ -27,6 +28,11 @@ class Timelines:
         self._environment = environment
         self._timelines: dict[TenantTimelineId, Timeline] = {}
         self._creating = asyncio.Lock()
+
+    @property
+    def options(self) -> SafekeeperOptions:
+        """The node's."""
+        return self._environment.options
 
     def __iter__(self) -> Iterator[Timeline]:
         return iter(list(self._timelines.values()))
