@@ -1,4 +1,4 @@
-"""The services of a node: each has a runtime and a registry of its tasks; the main watches them all.
+"""The services of a node, each with a runtime and a registry of its tasks; the main watches all.
 
 SYSTEM.md E1 and E4: when a task that a service cannot do without ends, or its runtime does, the
 main learns which one, stops the others in order and fails.
@@ -95,9 +95,7 @@ class Services:
         Raises ``TaskFailed`` or ``RuntimeEnded``, which say what ended, or what a work raised.
         """
         watches = [service.runtime.call(service.registry.watch) for service in self._opened]
-        await run_until_stopped(
-            context, self._registry, *watches, *(work() for work in works)
-        )
+        await run_until_stopped(context, self._registry, *watches, *(work() for work in works))
 
     async def close(self) -> None:
         """Stop every task of every service, the service opened last first.

@@ -277,7 +277,11 @@ async def serve(api: Api, host: str, port: int, registry: TaskRegistry) -> HttpS
         return openapi_document(api)
 
     async def status(_request: Request) -> dict[str, Any]:
-        return {"title": api.title, "node": registry.node, "tasks": len(registry.snapshot_of_node())}
+        return {
+            "title": api.title,
+            "node": registry.node,
+            "tasks": len(registry.snapshot_of_node()),
+        }
 
     async def tasks(_request: Request) -> list[TaskInfo]:
         return registry.snapshot_of_node()

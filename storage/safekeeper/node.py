@@ -61,9 +61,7 @@ class Safekeeper:
         self._broker = services.open(RuntimeName.BROKER)
         services.open(RuntimeName.BACKUP)
         self._fuse = Fuse()
-        self._environment = Environment(
-            context.ports.disk, self._wal.registry, options, self._fuse
-        )
+        self._environment = Environment(context.ports.disk, self._wal.registry, options, self._fuse)
         self._timelines = Timelines(self._environment)
         self._callmemaybe = CallMeMaybe(
             self._environment, self._timelines, f"{context.name}:{WIRE_PORT}", context.ports.entropy
