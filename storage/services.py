@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from storage.life import run_until_stopped
@@ -81,6 +81,11 @@ class Services:
         self._runtimes = runtimes
         self._registry = registry
         self._opened: list[Service] = []
+
+    @property
+    def opened(self) -> Sequence[Service]:
+        """Those opened so far, in their order."""
+        return tuple(self._opened)
 
     def open(self, name: RuntimeName) -> Service:
         """A service on the runtime of this name."""

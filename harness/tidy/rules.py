@@ -70,6 +70,7 @@ LAYERS = (
         "storage.services",
     ),
     ("storage.wire", "storage.http", "storage.wal"),
+    ("storage.metrics",),
     ("storage.kv", "storage.consensus"),
     ("storage.safekeeper", "storage.walproposer", "storage.pageserver"),
     ("storage.compute",),

@@ -14,6 +14,9 @@ from storage.lsn import Lsn
 PREFIX = "/v1"
 """Every route is mounted below this path."""
 
+JSON_TYPE = "application/json"
+"""What an operation answers with unless it says otherwise."""
+
 
 class RouteMissing(RequestError):
     """No route has this path."""
@@ -112,6 +115,7 @@ class Route:
     body: Schema | None
     query: Schema
     answer: Schema | None
+    answer_type: str
 
     def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
         """Path parameters if the path is this route's, else ``None``."""
@@ -164,6 +168,7 @@ class Api:
         body: Schema | None = None,
         query: Schema | None = None,
         answer: Schema | None = None,
+        answer_type: str = JSON_TYPE,
     ) -> None:
         """Declare an operation. ``path`` is below ``/v1``, with ``{name}`` for parameters.
 
@@ -179,7 +184,17 @@ class Api:
                 check_schema(schema, f"{method} {path} {name}")
         segments = tuple(path[1:].split("/"))
         self.routes.append(
-            Route(method, path, segments, handler, summary, body, query or object_of(), answer)
+            Route(
+                method,
+                path,
+                segments,
+                handler,
+                summary,
+                body,
+                query or object_of(),
+                answer,
+                answer_type,
+            )
         )
 
     def carry_by(self, carry: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]) -> None:

@@ -68,7 +68,8 @@ def _json_response(status: int, data: Any) -> web.Response:
 def _response(answer: Reply | Text) -> web.Response:
     if isinstance(answer, Reply):
         return _json_response(answer.status, answer.data)
-    return web.Response(text=answer.text, content_type=answer.content_type, headers=_FIXED_HEADERS)
+    headers = {**_FIXED_HEADERS, "Content-Type": answer.content_type}
+    return web.Response(body=answer.text.encode(), headers=headers)
 
 
 def status_and_kind(error: BaseException) -> tuple[int, str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 from storage.ids import TenantTimelineId
 from storage.ports import Disk
+from storage.safekeeper.flush_counts import FlushCounts
 from storage.safekeeper.fuse import Fuse
 from storage.safekeeper.options import SafekeeperOptions
 from storage.tasks import TaskKind, TaskRegistry
@@ -23,6 +24,7 @@ class Environment:
         self.registry = registry
         self.options = options
         self.fuse = fuse
+        self.flushes = FlushCounts()
         self._listeners: list[Callable[[TenantTimelineId], object]] = []
 
     def listen(self, listener: Callable[[TenantTimelineId], object]) -> None:

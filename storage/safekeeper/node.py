@@ -13,6 +13,7 @@ from storage.errors import NotReady
 from storage.http.server import HttpServer
 from storage.http.server import serve as serve_http
 from storage.log import one_line
+from storage.metrics import Metrics
 from storage.node import NodeContext
 from storage.runtimes import RuntimeName
 from storage.safekeeper.broker import BrokerServices, BrokerStatus
@@ -20,6 +21,7 @@ from storage.safekeeper.callmemaybe import CallMeMaybe
 from storage.safekeeper.environment import Environment
 from storage.safekeeper.fuse import Fuse
 from storage.safekeeper.http_api import SafekeeperApi
+from storage.safekeeper.metrics import gather
 from storage.safekeeper.options import HTTP_PORT, WIRE_PORT, SafekeeperOptions
 from storage.safekeeper.timelines import Timelines
 from storage.safekeeper.wal_service import WalService
@@ -60,6 +62,7 @@ class Safekeeper:
         self._http = services.open(RuntimeName.HTTP)
         self._broker = services.open(RuntimeName.BROKER)
         services.open(RuntimeName.BACKUP)
+        self._metrics = services.open(RuntimeName.METRICS)
         self._fuse = Fuse()
         self._environment = Environment(context.ports.disk, self._wal.registry, options, self._fuse)
         self._timelines = Timelines(self._environment)
@@ -110,6 +113,10 @@ class Safekeeper:
     async def _serve_http(self) -> None:
         api = SafekeeperApi(self._timelines, self._callmemaybe).api()
         api.carry_by(self._wal.call)
+        timelines = self._timelines
+        Metrics(self._metrics, self._wal, lambda: gather(timelines), self._services.opened).add_to(
+            api
+        )
         name, registry = self._context.name, self._http.registry
         self._http_server = await serve_http(api, name, HTTP_PORT, registry)
 

@@ -11,6 +11,7 @@ from storage.errors import BadRequest, Conflict, CorruptData, NotFound
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.safekeeper.control import CONTROL_FILE, ControlFile
 from storage.safekeeper.environment import Environment
+from storage.safekeeper.flush_counts import FlushCounts
 from storage.safekeeper.options import SafekeeperOptions
 from storage.safekeeper.state import ControlState, TimelineIdentity
 from storage.safekeeper.timeline import Timeline
@@ -33,6 +34,11 @@ class Timelines:
     def options(self) -> SafekeeperOptions:
         """The node's."""
         return self._environment.options
+
+    @property
+    def flushes(self) -> FlushCounts:
+        """What all of them have flushed."""
+        return self._environment.flushes
 
     def __iter__(self) -> Iterator[Timeline]:
         return iter(list(self._timelines.values()))
