@@ -1,4 +1,4 @@
-"""The metrics endpoint: what it shows, in the simulation; `real/tests/test_runtimes.py` has real threads."""
+"""What the metrics endpoint shows, in sim; `real/tests/test_runtimes.py` has real threads."""
 
 from __future__ import annotations
 
@@ -64,10 +64,8 @@ def test_flushes_are_counted_and_never_go_back():
         end = await writer.commit(b"x" * 5000)
         await cluster.level(end)
         after = await scrape()
-        bytes_name, count_name = (
-            "safekeeper_wal_bytes_flushed_total",
-            "safekeeper_flush_seconds_count",
-        )
+        bytes_name = "safekeeper_wal_bytes_flushed_total"
+        count_name = "safekeeper_flush_seconds_count"
         assert value(after, bytes_name) - value(before, bytes_name) == end - begin
         assert value(after, count_name) > value(before, count_name)
         infinite = value(after, "safekeeper_flush_seconds_bucket", {"le": "+Inf"})
