@@ -28,6 +28,7 @@ class DiskPool:
     def __init__(self, name: str, threads: int = 4) -> None:
         assert threads >= 1, f"{threads} threads carry nothing"
         self.name = name
+        self.threads = threads
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
         self._finished: dict[asyncio.AbstractEventLoop, list[_Outcome]] = {}
         self._lock = threading.Lock()
