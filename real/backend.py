@@ -43,12 +43,14 @@ STOP_AT_CLOSE_S = 5.0
 @dataclass(frozen=True)
 class RealOptions:
     """How a run is set up. ``directory`` is made fresh below the temporary directory, and removed
-    at the end, unless given; ``roles`` and ``ports`` are ``"module:NAME"`` (see ``node_main``)."""
+    at the end, unless given; ``roles`` and ``ports`` are ``"module:NAME"`` (see ``node_main``).
+    Under ``kept_name`` the objects in S3 outlive the run, for a later one of the same name."""
 
     seed: int = 0
     directory: Path | None = None
     roles: str = "storage.roles:ROLES"
     ports: str = "real.node_ports:node_ports"
+    kept_name: str = ""
 
 
 @dataclass
@@ -84,8 +86,10 @@ class RealBackend:
             self.hub_pid, self._hub = self._start_hub()
             loop.join(self._hub.address, HARNESS)
             generator = random.Random(f"{self._options.seed}/services")
+            kept_name = self._options.kept_name
+            name = kept_name or self._directory.name
             self._services = RunServices(
-                session.services, self._hub, self._directory.name, generator
+                session.services, self._hub, name, generator, keep=bool(kept_name)
             )
         except BaseException:
             self._abandon()
@@ -295,6 +299,11 @@ class RealBackend:
             actual = self._hub.ask("forward", source=HARNESS, target=name, port=port)
             forwards[port] = ("127.0.0.1", int(actual))
         return forwards[port]
+
+    def expose(self, name: str, port: int, at: int) -> None:
+        """Have :meth:`host_port` answer with loopback port ``at``; ``HarnessError`` if taken."""
+        self._hub.ask("forward", source=HARNESS, target=name, port=port, at=at)
+        self._node(name).forwards[port] = ("127.0.0.1", at)
 
     def admin_objects(self) -> ObjectStore:
         """This run's part of the bucket, past every fault."""
