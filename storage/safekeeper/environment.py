@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from storage.errors import NotReady
 from storage.ids import TenantTimelineId
 from storage.ports import Disk
 from storage.safekeeper.flush_counts import FlushCounts
@@ -67,6 +68,11 @@ class Environment:
 async def _into(result: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
+    except asyncio.CancelledError:
+        # Whoever waits would wait for ever: nobody else knows that this task was dropped.
+        if not result.done():
+            result.set_exception(NotReady("the work was dropped; start over"))
+        raise
     except Exception as error:
         if not result.done():
             result.set_exception(error)

@@ -19,7 +19,7 @@ from storage.runtimes import RuntimeName
 from storage.safekeeper.broker import BrokerServices, BrokerStatus
 from storage.safekeeper.callmemaybe import CallMeMaybe
 from storage.safekeeper.environment import Environment
-from storage.safekeeper.fuse import Fuse
+from storage.safekeeper.fuse import Fuse, FuseBlown
 from storage.safekeeper.http_api import SafekeeperApi
 from storage.safekeeper.metrics import gather
 from storage.safekeeper.options import HTTP_PORT, WIRE_PORT, SafekeeperOptions
@@ -141,7 +141,7 @@ class Safekeeper:
         for timeline in self._timelines:
             try:
                 await timeline.close()
-            except NotReady as error:
+            except (NotReady, FuseBlown) as error:
                 logger.info("closing: %s", one_line(error))
 
 
