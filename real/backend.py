@@ -86,10 +86,9 @@ class RealBackend:
             self.hub_pid, self._hub = self._start_hub()
             loop.join(self._hub.address, HARNESS)
             generator = random.Random(f"{self._options.seed}/services")
-            kept_name = self._options.kept_name
-            name = kept_name or self._directory.name
+            name = (kept := self._options.kept_name) or self._directory.name
             self._services = RunServices(
-                session.services, self._hub, name, generator, keep=bool(kept_name)
+                session.services, self._hub, name, generator, keep=bool(kept)
             )
         except BaseException:
             self._abandon()
@@ -292,18 +291,13 @@ class RealBackend:
         """Faults of a node's wall clock."""
         return self.disk(name)
 
-    def host_port(self, name: str, port: int) -> tuple[str, int]:
-        """A loopback address a stock client can dial, as host ``harness``."""
+    def host_port(self, name: str, port: int, at: int = 0) -> tuple[str, int]:
+        """A loopback address (a first call may choose the port) to dial as host ``harness``."""
         forwards = self._node(name).forwards
         if port not in forwards:
-            actual = self._hub.ask("forward", source=HARNESS, target=name, port=port)
+            actual = self._hub.ask("forward", source=HARNESS, target=name, port=port, at=at)
             forwards[port] = ("127.0.0.1", int(actual))
         return forwards[port]
-
-    def expose(self, name: str, port: int, at: int) -> None:
-        """Have :meth:`host_port` answer with loopback port ``at``; ``HarnessError`` if taken."""
-        self._hub.ask("forward", source=HARNESS, target=name, port=port, at=at)
-        self._node(name).forwards[port] = ("127.0.0.1", at)
 
     def admin_objects(self) -> ObjectStore:
         """This run's part of the bucket, past every fault."""

@@ -197,5 +197,5 @@ class LocalCluster:
 def _expose(backend: RealBackend, found: list[Place], port: int) -> None:
     for place in found:
         for service in filter(None, (place.libpq, place.http)):
-            backend.expose(place.node, service, port)
+            backend.host_port(place.node, service, port)
             port += 1
