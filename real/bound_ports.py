@@ -6,6 +6,8 @@ here if the node has opened that, else on the node's main loop; calls from elsew
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from typing import Any, TypeVar
@@ -13,6 +15,7 @@ from typing import Any, TypeVar
 from real.broker import EtcdBroker, EtcdLeadership
 from real.object_store import S3ObjectStore
 from real.runtimes import ThreadRuntimes
+from storage.errors import BrokerError
 from storage.ports import BrokerUpdate, Leadership, ObjectInfo
 from storage.runtimes import RuntimeName
 
@@ -30,6 +33,11 @@ class Home:
         """Run ``work()`` where the client lives."""
         runtime = self._runtimes.opened(self._name)
         return await (work() if runtime is None else runtime.call(work))
+
+    def post(self, callback: Callable[[], object]) -> None:
+        """Have ``callback`` called where the client lives."""
+        runtime = self._runtimes.opened(self._name)
+        callback() if runtime is None else runtime.post(callback)
 
 
 class BoundObjectStore:
@@ -99,6 +107,7 @@ class BoundBroker:
     def __init__(self, broker: EtcdBroker, home: Home) -> None:
         self._broker = broker
         self._home = home
+        self._resigning: list[asyncio.Task[None]] = []
 
     async def publish(self, key: str, value: bytes, *, ttl_s: float) -> None:
         """Set a key that disappears unless it is published again in time."""
@@ -123,8 +132,24 @@ class BoundBroker:
 
     async def campaign(self, election: str, candidate: str, *, ttl_s: float) -> Leadership:
         """Wait until this candidate leads; a cancelled campaign leaves nothing behind."""
-        won = await self._home.call(lambda: self._broker.campaign(election, candidate, ttl_s=ttl_s))
-        return BoundLeadership(won, self._home)
+        won: list[EtcdLeadership] = []
+
+        async def win() -> None:
+            won.append(await self._broker.campaign(election, candidate, ttl_s=ttl_s))
+
+        try:
+            await self._home.call(win)
+        except asyncio.CancelledError:
+            # Another thread may have won for us in the moment in which we gave up.
+            self._home.post(lambda: self._give_up(won))
+            raise
+        return BoundLeadership(won[0], self._home)
+
+    def _give_up(self, won: list[EtcdLeadership]) -> None:
+        for leadership in won:
+            task = asyncio.get_running_loop().create_task(_resign(leadership))
+            self._resigning.append(task)
+            task.add_done_callback(self._resigning.remove)
 
     async def leader(self, election: str) -> str | None:
         """The candidate that leads now, or ``None``."""
@@ -132,7 +157,11 @@ class BoundBroker:
 
     async def close(self) -> None:
         """Close the client."""
-        await self._home.call(self._broker.close)
+        await self._home.call(self._close)
+
+    async def _close(self) -> None:
+        await asyncio.gather(*self._resigning)
+        await self._broker.close()
 
 
 class _BoundUpdates:
@@ -154,6 +183,11 @@ class _BoundUpdates:
     async def _next(self) -> BrokerUpdate | None:
         # A StopAsyncIteration cannot leave a coroutine.
         return await anext(self._updates, None)
+
+
+async def _resign(leadership: EtcdLeadership) -> None:
+    with contextlib.suppress(BrokerError):
+        await leadership.resign()
 
 
 async def _leave(context: AbstractAsyncContextManager[Any]) -> None:

@@ -80,8 +80,12 @@ class ThreadRuntime:
         try:
             async with asyncio.timeout(STOP_WITHIN_S):
                 await self.call(self._report_leftovers)
-        except (RuntimeEnded, TimeoutError) as error:
-            logger.error("runtime %s cannot be closed: %s", self.name, error)
+        except RuntimeEnded:
+            self._thread.join(STOP_WITHIN_S)
+            self._loop.close()
+            return
+        except TimeoutError:
+            logger.error("runtime %s is stuck; its thread ends with the process", self.name)
             return
         self.post(self._loop.stop)
         self._thread.join(STOP_WITHIN_S)

@@ -12,7 +12,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from harness.backend import NodeSpec
 from real.backend import RealBackend, RealOptions
-from real.bench_runtimes import BLOCK_S, NODE, Delays, Patient, percentile, with_patient
+from real.bench_runtimes import BLOCK_S, NODE, STATUS, Delays, Patient, percentile, with_patient
 from real.loop import NamedHostLoop
 from real.session import PRELOAD, RealSession
 from real.surgery import DISK, PLACES, SERVICES, operate
@@ -78,21 +78,36 @@ def test_each_runtime_is_a_thread_of_that_name(session):
 
 @pytest.mark.parametrize("place", PLACES)
 def test_a_blocked_runtime_does_not_stall_the_others(session, place):
-    found: list[Delays] = []
+    late: list[dict[str, tuple[float, float]]] = []
 
     async def story(patient: Patient) -> None:
         for _ in range(ATTEMPTS):
-            found.append(await patient.delays(place))
-            if max(found[-1].others().values()) < P99_S_MAX:
+            blocked = await patient.delays(place)
+            assert max(blocked.seconds[place]) > BLOCK_S / 2, "it was blocked all right"
+            assert {*PLACES} - {place} < {*blocked.others()}
+            late.append(await late_ones(blocked, patient))
+            if not late[-1]:
                 return
 
     with_patient(session, story)
 
-    assert max(found[-1].seconds[place]) > BLOCK_S / 2, "it was blocked all right"
-    others = found[-1].others()
-    assert {*PLACES} - {place} < {*others}
-    late = {name: p99_s for name, p99_s in others.items() if p99_s >= P99_S_MAX}
-    assert not late, f"while {place} was blocked: {late}"
+    assert not late[-1], f"while {place} was blocked, and while nothing was: {late}"
+
+
+async def late_ones(blocked: Delays, patient: Patient) -> dict[str, tuple[float, float]]:
+    """Who took longer than allowed, and how long it takes while nothing is blocked.
+
+    On a machine that has so much else to do that everybody is late all the time, twice that.
+    """
+    late = {name: p99_s for name, p99_s in blocked.others().items() if p99_s >= P99_S_MAX}
+    if not late:
+        return {}
+    usual = (await patient.delays("")).others()
+    return {
+        name: (p99_s, usual[name])
+        for name, p99_s in late.items()
+        if p99_s >= min(2 * usual[name], BLOCK_S / 4)
+    }
 
 
 def test_scrape_under_load_is_fast_and_a_stuck_service_is_reported(session):
@@ -107,19 +122,20 @@ def test_scrape_under_load_is_fast_and_a_stuck_service_is_reported(session):
         }
 
     async def story(patient: Patient) -> None:
-        best_s = 1.0
+        found: list[object] = []
         for _ in range(ATTEMPTS):
             load = asyncio.create_task(patient.delays(""))
             times_s = []
             while not load.done():
                 took_s, shown = await scrape()
                 times_s.append(took_s)
-            others = (await load).others()
-            best_s = min(best_s, max(percentile(times_s, 99), max(others.values())))
-            if percentile(times_s, 99) < SCRAPE_S_MAX and max(others.values()) < P99_S_MAX:
+            late = await late_ones(await load, patient)
+            busy_s = percentile(load.result().seconds[STATUS], 99)
+            if percentile(times_s, 99) < max(SCRAPE_S_MAX, 2 * busy_s) and not late:
                 break
+            found.append((percentile(times_s, 99), busy_s, late))
         else:
-            pytest.fail(f"at best {best_s:.3f} s")
+            pytest.fail(f"scrapes, status and others took {found}")
         assert len(times_s) >= 10
         flushed = shown["safekeeper_wal_bytes_flushed_total"]
         assert flushed > 0
