@@ -13,7 +13,7 @@ from harness.errors import NotYet
 from harness.nodes import SAFEKEEPER_HTTP_PORT
 from harness.topology import Topology
 from harness.world import World
-from storage.http.client import HttpError
+from storage.errors import SeawallError
 from storage.lsn import Lsn
 
 TIMELINE = f"/tenant/{'1' * 32}/timeline/{'2' * 32}"
@@ -64,11 +64,11 @@ async def test_refusals_are_typed_and_found_in_the_log(world: World) -> None:
     await endpoint.put(1, "before")
     trace_ids = []
     for method, path, body, status, kind in REFUSED:
-        with pytest.raises(HttpError) as refused:
+        with pytest.raises(SeawallError) as refused:
             await cluster.safekeeper(0).http(method, path, body)
-        told = (refused.value.status, refused.value.kind)
-        assert told == (status, kind), f"{method} {path}: {refused.value}"
-        trace_ids.append(refused.value.trace_id)
+        told: Any = refused.value
+        assert (told.status, told.kind) == (status, kind), f"{method} {path}: {told}"
+        trace_ids.append(told.trace_id)
     assert len({*trace_ids}) == len(REFUSED)
 
     async def logged() -> None:
