@@ -34,7 +34,7 @@ from storage.ports import Ports
 EVENTS_WRITE_S = 0.2
 SWITCH_INTERVAL_S = 0.0005
 """How long a busy thread keeps the interpreter from one that waits for it. Measured by ``harness
-bench runtimes`` with one runtime busy for 2 s, p99 of the others: see docs/safekeeper.md."""
+bench runtimes`` with one runtime busy for 2 s, p99 of the others: see docs/runtimes.md."""
 
 logger = logging.getLogger(__name__)
 
