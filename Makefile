@@ -38,7 +38,7 @@ format: venv
 	$(BIN)/ruff check --fix .
 
 bench: venv
-	for name in kernel quorum commits parity startup; do \
+	for name in kernel quorum commits parity startup runtimes disk-offload; do \
 	  $(BIN)/python -m harness bench $$name || exit 1; done
 
 sweep: venv

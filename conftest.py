@@ -78,6 +78,21 @@ def _links() -> Mapping[str, Any]:
     return bench()
 
 
+def _runtimes() -> Mapping[str, Any]:
+    """p99 of a safekeeper's runtimes while one of them is blocked."""
+    from real.bench_runtimes import bench
+
+    return bench()
+
+
+def _disk_offload() -> Mapping[str, Any]:
+    """Inline disk I/O against a thread pool, at 1, 8 and 64 timelines."""
+    from real.bench_disk import bench
+    from storage.safekeeper.bench_appends import append_for
+
+    return bench(append_for)
+
+
 BENCHES = {
     "kernel": bench_kernel,
     "quorum": bench_quorum,
@@ -85,6 +100,8 @@ BENCHES = {
     "checkers": bench_checkers,
     "parity": _parity,
     "links": _links,
+    "runtimes": _runtimes,
+    "disk-offload": _disk_offload,
     "startup": lambda: bench_startup(real_runner),
 }
 

@@ -43,12 +43,14 @@ STOP_AT_CLOSE_S = 5.0
 @dataclass(frozen=True)
 class RealOptions:
     """How a run is set up. ``directory`` is made fresh below the temporary directory, and removed
-    at the end, unless given; ``roles`` and ``ports`` are ``"module:NAME"`` (see ``node_main``)."""
+    at the end, unless given; ``roles`` and ``ports`` are ``"module:NAME"`` (see ``node_main``).
+    Under ``kept_name`` the objects in S3 outlive the run, for a later one of the same name."""
 
     seed: int = 0
     directory: Path | None = None
     roles: str = "storage.roles:ROLES"
     ports: str = "real.node_ports:node_ports"
+    kept_name: str = ""
 
 
 @dataclass
@@ -84,8 +86,9 @@ class RealBackend:
             self.hub_pid, self._hub = self._start_hub()
             loop.join(self._hub.address, HARNESS)
             generator = random.Random(f"{self._options.seed}/services")
+            name = (kept := self._options.kept_name) or self._directory.name
             self._services = RunServices(
-                session.services, self._hub, self._directory.name, generator
+                session.services, self._hub, name, generator, keep=bool(kept)
             )
         except BaseException:
             self._abandon()
@@ -288,11 +291,11 @@ class RealBackend:
         """Faults of a node's wall clock."""
         return self.disk(name)
 
-    def host_port(self, name: str, port: int) -> tuple[str, int]:
-        """A loopback address a stock client can dial, as host ``harness``."""
+    def host_port(self, name: str, port: int, at: int = 0) -> tuple[str, int]:
+        """A loopback address (a first call may choose the port) to dial as host ``harness``."""
         forwards = self._node(name).forwards
         if port not in forwards:
-            actual = self._hub.ask("forward", source=HARNESS, target=name, port=port)
+            actual = self._hub.ask("forward", source=HARNESS, target=name, port=port, at=at)
             forwards[port] = ("127.0.0.1", int(actual))
         return forwards[port]
 

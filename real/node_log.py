@@ -14,6 +14,7 @@ import logging
 import os
 import re
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -45,25 +46,31 @@ def start_logging(level: int = logging.INFO) -> None:
 
 
 class EventFile:
-    """A sink of ``storage.events`` that buffers; :meth:`write` at intervals and at the end."""
+    """A sink of ``storage.events`` that buffers; :meth:`write` at intervals and at the end.
+
+    Every runtime of a node may use it.
+    """
 
     def __init__(self, path: Path) -> None:
         _cut_to_whole_lines(path)
         self._file: TextIO = path.open("a", encoding="utf-8")
         self._lines: list[str] = []
+        self._lock = threading.Lock()
 
     def __call__(self, kind: str, fields: dict[str, Field]) -> None:
         """Note one event."""
-        self._lines.append(json.dumps([time.monotonic(), kind, fields], separators=(",", ":")))
+        with self._lock:
+            self._lines.append(json.dumps([time.monotonic(), kind, fields], separators=(",", ":")))
         if len(self._lines) >= EVENTS_IN_MEMORY_MAX:
             self.write()
 
     def write(self) -> None:
         """Move what is in memory to the file."""
-        if self._lines:
-            lines, self._lines = self._lines, []
-            self._file.write("\n".join(lines) + "\n")
-            self._file.flush()
+        with self._lock:
+            if self._lines:
+                lines, self._lines = self._lines, []
+                self._file.write("\n".join(lines) + "\n")
+                self._file.flush()
 
     def close(self) -> None:
         """Write what is left and close the file."""

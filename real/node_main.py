@@ -17,6 +17,7 @@ import os
 import random
 import signal
 import socket
+import sys
 from collections.abc import Mapping
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
@@ -33,6 +34,10 @@ from storage.ports import Ports
 
 EVENTS_WRITE_S = 0.2
 _EXIT_DIED = 4
+SWITCH_INTERVAL_S = 0.0005
+"""How long a busy thread keeps the interpreter from one that waits for it. Measured by ``harness
+bench runtimes`` with one runtime busy for 2 s, p99 of the others: see docs/runtimes.md."""
+
 logger = logging.getLogger(__name__)
 
 
@@ -96,6 +101,7 @@ def run(plan: NodePlan, channel: socket.socket) -> int:
     process.name_thread(plan.name)
     process.set_title(f"seawall {plan.role} {plan.name}")
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the harness, which then stops us.
+    sys.setswitchinterval(SWITCH_INTERVAL_S)
     events = node_log.EventFile(directory / "events.jsonl")
     current_sink.set(events)
     try:

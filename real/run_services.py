@@ -35,10 +35,17 @@ class RunServices:
     """S3 and etcd of one run; ``name`` keeps runs that share them apart."""
 
     def __init__(
-        self, services: Services | None, hub: HubClient, name: str, generator: random.Random
+        self,
+        services: Services | None,
+        hub: HubClient,
+        name: str,
+        generator: random.Random,
+        *,
+        keep: bool = False,
     ) -> None:
         self._services = services
         self._generator = generator
+        self._keep = keep
         self._hub = hub
         self._prefix = f"{name}/"
         self._objects: S3ObjectStore | None = None
@@ -111,10 +118,10 @@ class RunServices:
         return self._broker
 
     async def close(self) -> None:
-        """Remove the run's objects; its keys in etcd run out by themselves."""
+        """Remove the run's objects, unless they are kept; keys in etcd run out by themselves."""
         if self.proxy is not None:
             await self.proxy.close()
-        if self._services is not None:
+        if self._services is not None and not self._keep:
             await self._remove_objects(self.admin_objects())
         if self._objects is not None:
             await self._objects.close()

@@ -20,7 +20,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote
 
 from real import process
 
@@ -28,6 +30,9 @@ Environ = dict[str, Any]
 Application = Callable[[Environ, Callable[..., Any]], Iterable[bytes]]
 SECRET_VARIABLE = "SEAWALL_S3_SERVER_SECRET"
 """The secret key comes in the environment: a command line is public."""
+
+_OBJECT, _UNFINISHED = "%object", "%unfinished"
+"""No quoted name ends like this: a percent sign is followed by two hexadecimal digits."""
 
 _AUTHORIZATION = re.compile(
     r"AWS4-HMAC-SHA256 Credential=(?P<key>[^/,]+)/(?P<scope>[^,]+), ?"
@@ -103,6 +108,68 @@ def _header(environ: Environ, name: str) -> str:
     return " ".join(str(environ.get(variable, "")).split())
 
 
+class Keeping:
+    """Writes every object that was stored through to a directory, and reads them back at the start.
+
+    For clusters that outlive a server. It knows what our clients send: whole objects and single
+    deletions; anything else that changes a bucket is refused rather than forgotten.
+    """
+
+    def __init__(self, application: Application, objects: KeptObjects) -> None:
+        self._application = application
+        self._objects = objects
+
+    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
+        """Answer one request; what it changed is on the disk before the answer leaves."""
+        method, path = environ["REQUEST_METHOD"], environ["PATH_INFO"]
+        if method in ("GET", "HEAD"):
+            return self._application(environ, start_response)
+        if method not in ("PUT", "DELETE") or environ.get("QUERY_STRING"):
+            start_response("501 Not Implemented", [("Content-Length", "0")])
+            return [b""]
+        body = environ["wsgi.input"].read()
+        environ["wsgi.input"] = io.BytesIO(body)
+        statuses: list[str] = []
+
+        def note(status: str, *rest: Any) -> Any:
+            statuses.append(status)
+            return start_response(status, *rest)
+
+        answer = b"".join(self._application(environ, note))
+        if statuses[0].startswith("2"):
+            self._objects.store(path, body if method == "PUT" else None)
+        return [answer]
+
+
+class KeptObjects:
+    """Objects as files below directories named like their paths; each is whole or not there."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        directory.mkdir(parents=True, exist_ok=True)
+        for left in directory.rglob("*" + _UNFINISHED):
+            left.unlink()
+
+    def store(self, path: str, data: bytes | None) -> None:
+        """Keep an object, or with ``None`` forget it."""
+        *parents, name = (quote(part, safe="") for part in path.split("/")[1:])
+        file = self._directory.joinpath(*parents, name + _OBJECT)
+        if data is None:
+            file.unlink(missing_ok=True)
+            return
+        file.parent.mkdir(parents=True, exist_ok=True)
+        unfinished = file.with_name(file.name + _UNFINISHED)
+        unfinished.write_bytes(data)
+        unfinished.replace(file)
+
+    def load(self, put: Callable[[str, bytes], object]) -> None:
+        """``put`` every object (path without the bucket, content) into a bucket."""
+        for file in sorted(self._directory.rglob("*" + _OBJECT)):
+            path = file.relative_to(self._directory).as_posix().removesuffix(_OBJECT)
+            _, _, key = unquote(path).partition("/")
+            put(key, file.read_bytes())
+
+
 class OneAtATime:
     """Serves requests strictly one after the other, each read whole before it takes its turn."""
 
@@ -131,7 +198,12 @@ def main() -> int:
     backend = s3_backends["123456789012"]["aws"]
     backend.create_bucket(arguments.bucket, arguments.region)
     credentials = Credentials(arguments.access_key, os.environ[SECRET_VARIABLE])
-    application = SignatureCheck(OneAtATime(create_backend_app("s3")), credentials)
+    served: Application = create_backend_app("s3")
+    if arguments.keep:
+        kept = KeptObjects(Path(arguments.keep))
+        kept.load(lambda key, data: backend.put_object(arguments.bucket, key, data))
+        served = Keeping(served, kept)
+    application = SignatureCheck(OneAtATime(served), credentials)
     try:
         server = make_server(
             "127.0.0.1",
@@ -155,6 +227,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--bucket", required=True)
     parser.add_argument("--region", default="us-east-1")
     parser.add_argument("--access-key", required=True)
+    parser.add_argument("--keep", default="", help="directory that the objects outlive us in")
     return parser.parse_args()
 
 

@@ -162,10 +162,14 @@ class EtcdServer:
 
 @dataclass
 class S3Server:
-    """moto's S3 with one bucket and one key pair; ``options`` once it is ready."""
+    """moto's S3 with one bucket and one key pair; ``options`` once it is ready.
+
+    Its objects are in memory and gone with it, unless ``keep`` names a directory for them.
+    """
 
     directory: Path
     port: int = 0
+    keep: Path | None = None
     access_key: str = "seawall"
     secret_key: str = field(default_factory=lambda: secrets.token_hex(20), repr=False)
     _process: ServerProcess | None = field(default=None, init=False)
@@ -175,6 +179,8 @@ class S3Server:
         assert self._process is None, "this S3 server was started already"
         command = [sys.executable, "-m", "real.s3_server", "--parent", str(os.getpid())]
         command += ["--port", str(self.port), "--bucket", BUCKET, "--access-key", self.access_key]
+        if self.keep is not None:
+            command += ["--keep", str(self.keep)]
         root = str(Path(__file__).resolve().parent.parent)
         environment = {
             SECRET_VARIABLE: self.secret_key,
@@ -220,7 +226,7 @@ class S3Server:
         return self._process.child.pid
 
     def stop(self) -> None:
-        """Kill the process, and with it the bucket, which is in its memory."""
+        """Kill the process, and with it what is only in its memory."""
         if self._process is not None:
             self._process.stop()
 

@@ -36,10 +36,18 @@ class RealSession:
     """Starts everything at once and early; :meth:`close` it in the end, or let the process end.
 
     ``preload`` is what the fork server imports or calls (``"module:function"``); ``with_services``
-    false leaves S3 and etcd out, for nodes that need neither.
+    false leaves S3 and etcd out, for nodes that need neither. Objects in an S3 of our own outlive
+    the session in ``keep_objects``.
     """
 
-    def __init__(self, preload: Sequence[str] = PRELOAD, *, with_services: bool = True) -> None:
+    def __init__(
+        self,
+        preload: Sequence[str] = PRELOAD,
+        *,
+        with_services: bool = True,
+        keep_objects: Path | None = None,
+    ) -> None:
+        self._keep_objects = keep_objects
         self.directory = _session_directory()
         self._forks = ForkClient(preload, own=[self.directory])
         self._etcd: EtcdServer | None = None
@@ -60,7 +68,7 @@ class RealSession:
         self._etcd.start()
         self._external_s3 = _external_s3(os.environ)
         if self._external_s3 is None:
-            self._s3 = S3Server(self.directory / "s3")
+            self._s3 = S3Server(self.directory / "s3", keep=self._keep_objects)
             self._s3.start()
 
     @property

@@ -8,6 +8,7 @@ that two runs of one seed print the same ids.
 
 from __future__ import annotations
 
+import itertools
 import logging
 
 from storage.errors import PortError, ProtocolError, RequestError, SeawallError
@@ -22,12 +23,11 @@ class TraceIds:
     def __init__(self, node: str) -> None:
         assert node, "a node's name is the prefix of its trace ids"
         self._node = node
-        self._issued = 0
+        self._numbers = itertools.count(1)  # Of several threads, no two get the same.
 
     def next(self) -> str:
         """A trace id that this incarnation has not used before."""
-        self._issued += 1
-        return f"{self._node}-{self._issued}"
+        return f"{self._node}-{next(self._numbers)}"
 
 
 def cause_of(error: BaseException) -> BaseException | None:

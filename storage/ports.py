@@ -10,10 +10,11 @@ from __future__ import annotations
 import random
 from collections.abc import AsyncIterator
 from contextlib import AbstractAsyncContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from storage.errors import DiskError
+from storage.runtimes import LabelledRuntimes, Runtimes
 
 
 def path_parts(path: str) -> tuple[str, ...]:
@@ -227,10 +228,14 @@ class Clock(Protocol):
 
 @dataclass(frozen=True)
 class Ports:
-    """Everything a node main gets of its world. ``entropy`` draws ids and jitter only."""
+    """Everything a node main gets of its world. ``entropy`` draws ids and jitter only.
+
+    Disk, object store and broker may be used from every runtime of the node.
+    """
 
     disk: Disk
     objects: ObjectStore
     broker: Broker
     clock: Clock
     entropy: random.Random
+    runtimes: Runtimes = field(default_factory=LabelledRuntimes)

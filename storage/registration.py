@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from storage.errors import NotReady
 from storage.ids import TenantId, TimelineId
+from storage.runtimes import RuntimeName
 
 if TYPE_CHECKING:
     from storage.failpoints import Failpoints
@@ -56,7 +57,7 @@ class ShutdownRequested(NotReady):
 
 @dataclass(frozen=True, slots=True)
 class TaskInfo:
-    """One row of ``GET /v1/tasks``; ``number`` grows with every task of the node."""
+    """One row of ``GET /v1/tasks``; ``number`` grows with every task of the runtime."""
 
     number: int
     kind: TaskKind
@@ -65,6 +66,7 @@ class TaskInfo:
     timeline_id: TimelineId | None
     critical: bool
     stopping: bool
+    runtime: str = RuntimeName.MAIN
 
 
 class Registration:

@@ -34,6 +34,7 @@ from storage.registration import (
     sleep_unless_shutdown,
     wait_shutdown,
 )
+from storage.runtimes import RuntimeName
 
 __all__ = [
     "Registration",
@@ -61,17 +62,29 @@ class TaskFailed(SeawallError):
 
 
 class TaskRegistry:
-    """Every task of one incarnation of a node, and its failpoints, of which one may make it ``die``
-    (``NodeContext.die``)."""
+    """Every task of one runtime of a node; used there only, but for :meth:`snapshot_of_node`. With
+    its failpoints, of which one may make the node ``die`` (``NodeContext.die``)."""
 
     def __init__(self, node: str, die: Callable[[str], None] | None = None) -> None:
         self.node = node
         self.failpoints = Failpoints(die)
+        self.runtime = str(RuntimeName.MAIN)
         self.trace_ids = TraceIds(node)
+        self._family = [self]
         self._live: dict[int, Registration] = {}
         self._started = 0
         self._failure: TaskFailed | None = None
         self._watched = asyncio.Event()
+
+    def sibling(self, runtime: RuntimeName) -> TaskRegistry:
+        """The registry of another runtime of the same node."""
+        sibling = TaskRegistry(self.node)
+        sibling.runtime = str(runtime)
+        sibling.trace_ids = self.trace_ids
+        sibling.failpoints = self.failpoints
+        sibling._family = self._family
+        self._family.append(sibling)
+        return sibling
 
     def spawn(  # noqa: PLR0913 - the keywords read as one declaration at the call
         self,
@@ -106,7 +119,9 @@ class TaskRegistry:
     ) -> Registration:
         assert timeline_id is None or tenant_id is not None, "a timeline belongs to a tenant"
         self._started += 1
-        info = TaskInfo(self._started, kind, name, tenant_id, timeline_id, critical, False)
+        info = TaskInfo(
+            self._started, kind, name, tenant_id, timeline_id, critical, False, self.runtime
+        )
         entry = Registration(info, self.failpoints)
         self._live[info.number] = entry
         return entry
@@ -153,7 +168,9 @@ class TaskRegistry:
         if self._failure is not None:
             return
         how = "ended unexpectedly" if error is None else f"failed: {one_line(error)}"
-        self._failure = TaskFailed(f"critical task {entry.info.kind} {entry.info.name} {how}")
+        where = "" if self.runtime == RuntimeName.MAIN else f" of runtime {self.runtime}"
+        what = f"{entry.info.kind} {entry.info.name}{where}"
+        self._failure = TaskFailed(f"critical task {what} {how}")
         self._failure.__cause__ = error
         self._watched.set()
 
@@ -202,8 +219,15 @@ class TaskRegistry:
         return not stuck
 
     def snapshot(self) -> list[TaskInfo]:
-        """Every live task in order of its start, for ``GET /v1/tasks``."""
-        return [entry.info for entry in self._live.values()]
+        """Every live task of this runtime in order of its start."""
+        return [entry.info for entry in list(self._live.values())]
+
+    def snapshot_of_node(self) -> list[TaskInfo]:
+        """Every live task of the node, runtime by runtime, for ``GET /v1/tasks``.
+
+        From any runtime, even while another one is stuck: a list of entries is taken in one step.
+        """
+        return [info for registry in list(self._family) for info in registry.snapshot()]
 
     async def watch(self) -> None:
         """Wait for ever; raise ``TaskFailed`` when a critical task ends without being asked to.

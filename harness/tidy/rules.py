@@ -22,6 +22,7 @@ CONTRACTS = (
     "storage.node",
     "storage.events",
     "storage.marks",
+    "storage.runtimes",
 )
 CLIENTS = ("storage.wire", "storage.http", "storage.wal")
 
@@ -49,7 +50,14 @@ STORAGE_NEVER = ("simpy", "pytest", "psycopg2", "moto", "random", "time", "datet
 """Third-party and standard modules that node code must not import at run time."""
 
 LAYERS = (
-    ("storage.lsn", "storage.ids", "storage.errors", "storage.ports", "storage.events"),
+    (
+        "storage.lsn",
+        "storage.ids",
+        "storage.errors",
+        "storage.ports",
+        "storage.events",
+        "storage.runtimes",
+    ),
     (
         "storage.marks",
         "storage.node",
@@ -60,8 +68,10 @@ LAYERS = (
         "storage.registration",
         "storage.log",
         "storage.life",
+        "storage.services",
     ),
     ("storage.wire", "storage.http", "storage.wal"),
+    ("storage.metrics",),
     ("storage.kv", "storage.consensus"),
     ("storage.safekeeper", "storage.walproposer", "storage.pageserver"),
     ("storage.compute",),

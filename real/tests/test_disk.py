@@ -3,6 +3,7 @@
 import asyncio
 import os
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -153,13 +154,24 @@ def test_completions_of_a_burst_are_delivered_together(tmp_path):
     assert results == delivered == list(range(100))
 
 
-def test_a_pool_serves_one_loop(tmp_path):
-    pool = DiskPool("one", threads=1)
+def test_a_pool_tells_each_loop_of_its_own_calls():
+    """Runtimes share the pool; an outcome delivered on a strange loop would be a race."""
+    pool = DiskPool("shared", threads=2)
+    wrong: list[str] = []
 
-    async def use():
-        return await pool.submit(int)
+    async def use(name: str) -> list[int]:
+        loop = asyncio.get_running_loop()
 
-    assert asyncio.run(use()) == 0
-    with pytest.raises(AssertionError, match="one event loop"):
-        asyncio.run(use())
+        def after(_result: object, _error: BaseException | None) -> None:
+            if asyncio.get_running_loop() is not loop:
+                wrong.append(name)
+
+        return await asyncio.gather(
+            *(pool.submit(int, number, after=after) for number in range(500))
+        )
+
+    with ThreadPoolExecutor(3) as threads:
+        users = [threads.submit(asyncio.run, use(name)) for name in ("a", "b", "c")]
+        assert [user.result(20) for user in users] == [list(range(500))] * 3
+    assert wrong == []
     pool.close()

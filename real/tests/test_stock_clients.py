@@ -7,7 +7,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
+import signal
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -27,11 +31,11 @@ from storage.lsn import Lsn
 ROWS = 1600
 
 
-async def program(name: str, *words: str, within_s: float = 60.0) -> str:
+async def program(name: str, *words: str, within_s: float = 60.0, **how: Any) -> str:
     """Run one of PostgreSQL's programs; returns its output, fails with its complaint."""
     path = binaries.find().program(name)
     process = await asyncio.create_subprocess_exec(
-        path, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
+        path, *words, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT, **how
     )
     try:
         async with asyncio.timeout(within_s):
@@ -89,6 +93,140 @@ def segments_of(cluster: Cluster, node: str, endpoint: EndpointHandle) -> list[P
         if len(path.name) == 24 and str(endpoint.timeline.timeline_id) in str(path)
     )
     return sorted(names)
+
+
+def timeline_options(endpoint: EndpointHandle) -> str:
+    """How a stock client names a timeline to a safekeeper."""
+    tenant, timeline = endpoint.timeline
+    return f"-c tenant_id={tenant} -c timeline_id={timeline}"
+
+
+@contextlib.asynccontextmanager
+async def hot_standby(
+    cluster: Cluster, primary: str, upstream: str
+) -> AsyncIterator[Callable[[str], Awaitable[list[tuple[Any, ...]]]]]:
+    """A stock standby: ``pg_basebackup`` of an endpoint, then WAL from ``upstream`` (conninfo).
+
+    Yields a function that runs SQL on it.
+    """
+    backend = cluster.world.backend
+    assert isinstance(backend, RealBackend)
+    directory = backend.short_directory / "standby"
+    data = directory / "data"
+    user = binaries.server_user()
+    directory.mkdir(mode=0o755)
+    if user is not None:
+        os.chown(directory, user.pw_uid, user.pw_gid)
+    host, port = backend.host_port(primary, COMPUTE_LIBPQ_PORT)
+    source = f"host={host} port={port} user=postgres"
+    await program(
+        "pg_basebackup", "-D", str(data), "-d", source, "-X", "fetch", "-c", "fast", "--no-sync",
+        **binaries.as_user(),
+    )  # fmt: skip
+    (data / "standby.signal").touch()
+    quoted = upstream.replace("'", "''")
+    settings = {
+        "primary_conninfo": quoted, "unix_socket_directories": str(directory),
+        "synchronous_standby_names": "", "wal_retrieve_retry_interval": "200ms",
+    }  # fmt: skip
+    with (data / "postgresql.conf").open("a") as file:
+        file.writelines(f"{name} = '{value}'\n" for name, value in settings.items())
+    log = (directory / "log").open("wb")
+    server = await asyncio.create_subprocess_exec(
+        binaries.find().program("postgres"), "-D", str(data),
+        stdout=log, stderr=log, **binaries.as_user(),
+    )  # fmt: skip
+
+    def query(statement: str) -> list[tuple[Any, ...]]:
+        connection = psycopg2.connect(host=str(directory), user="postgres", dbname="postgres")
+        try:
+            with connection.cursor() as cursor:
+                cursor.execute(statement)
+                return list(cursor.fetchall())
+        finally:
+            connection.close()
+
+    try:
+        yield lambda statement: asyncio.to_thread(query, statement)
+    finally:
+        log.close()
+        server.send_signal(signal.SIGINT)
+        await server.wait()
+
+
+def test_psql_asks_a_safekeeper_who_and_how_far_it_is(run_in):
+    async def story(world: World) -> None:
+        cluster, endpoint = await walgen_with_rows(world)
+        await end_known_to(cluster, 0, endpoint)
+        spec = timeline_spec(cluster, endpoint.timeline)
+        known = await cluster.safekeeper(0).timeline(endpoint.timeline)
+        options = timeline_options(endpoint)
+        where = conninfo(cluster, "sk0", SAFEKEEPER_LIBPQ_PORT, options=options)
+        walsender = conninfo(
+            cluster, "sk0", SAFEKEEPER_LIBPQ_PORT, options=options, replication="true"
+        )
+
+        identity = f"{spec.system_id}|1|{known.commit_lsn}|"
+        for each in (where, walsender):
+            assert (await program("psql", each, "-Atc", "IDENTIFY_SYSTEM")).strip() == identity
+            status = await program("psql", each, "-Atc", "TIMELINE_STATUS")
+            rows = dict(line.split("|", 1) for line in status.splitlines())
+            assert rows["flush_lsn"] == str(known.flush_lsn)
+            assert rows["term"] == str(known.term)
+        bare = conninfo(cluster, "sk0", SAFEKEEPER_LIBPQ_PORT)
+        with pytest.raises(AssertionError, match=r"connect with options='-c tenant_id="):
+            await program("psql", bare, "-Atc", "TIMELINE_STATUS")
+        with pytest.raises(AssertionError, match=r"ERROR: .*DROP TABLE"):
+            await program("psql", where, "-Atc", "DROP TABLE t")
+
+    run_in("real", story)
+
+
+def test_stock_hot_standby_follows_a_safekeeper_across_its_restart(run_in):
+    """It must see every commit, and nothing that no quorum has."""
+
+    async def story(world: World) -> None:
+        cluster = await world.start(Topology())
+        endpoint = await cluster.endpoint("main")
+        await endpoint.sql("create table t (n int primary key)")
+        await endpoint.sql("insert into t select generate_series(1, 1000)")
+        upstream = conninfo(
+            cluster, "sk1", SAFEKEEPER_LIBPQ_PORT, options=timeline_options(endpoint)
+        )
+
+        async with hot_standby(cluster, "main", upstream) as ask:
+
+            async def has(count: int) -> None:
+                try:
+                    (found,) = await ask("select count(*) from t")
+                except psycopg2.OperationalError as error:
+                    raise NotYet(str(error)) from error
+                if found != (count,):
+                    raise NotYet(f"it has {found[0]} of {count} rows")
+
+            await endpoint.sql("insert into t select generate_series(1001, 2000)")
+            await world.eventually(lambda: has(2000), what="the standby follows")
+            (streaming,) = await ask("select status, sender_port from pg_stat_wal_receiver")
+            _, port = world.backend.host_port("sk1", SAFEKEEPER_LIBPQ_PORT)
+            assert streaming == ("streaming", port)
+
+            await cluster.safekeeper(1).stop()
+            await endpoint.sql("insert into t select generate_series(2001, 3000)")
+            assert await ask("select count(*) from t") == [(2000,)], "it has one source of WAL"
+            await cluster.safekeeper(1).start()
+            await world.eventually(lambda: has(3000), what="the standby follows again")
+            await endpoint.sql("insert into t select generate_series(3001, 3500)")
+            await world.eventually(lambda: has(3500), what="the standby goes on")
+            await endpoint.put(1, "in the history")
+
+            async def has_put() -> None:
+                if await ask("select value from kv") != [("in the history",)]:
+                    raise NotYet("not replayed")
+
+            await world.eventually(has_put)
+            assert await ask("select pg_is_in_recovery()") == [(True,)]
+
+    run_in("real", story, "postgres")
 
 
 def test_psql_and_psycopg2_talk_to_a_pageserver(run_in):

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from storage.errors import BadRequest, RequestError
@@ -13,6 +13,9 @@ from storage.lsn import Lsn
 
 PREFIX = "/v1"
 """Every route is mounted below this path."""
+
+JSON_TYPE = "application/json"
+"""What an operation answers with unless it says otherwise."""
 
 
 class RouteMissing(RequestError):
@@ -112,6 +115,7 @@ class Route:
     body: Schema | None
     query: Schema
     answer: Schema | None
+    answer_type: str
 
     def match(self, segments: tuple[str, ...]) -> dict[str, str] | None:
         """Path parameters if the path is this route's, else ``None``."""
@@ -164,6 +168,7 @@ class Api:
         body: Schema | None = None,
         query: Schema | None = None,
         answer: Schema | None = None,
+        answer_type: str = JSON_TYPE,
     ) -> None:
         """Declare an operation. ``path`` is below ``/v1``, with ``{name}`` for parameters.
 
@@ -179,8 +184,32 @@ class Api:
                 check_schema(schema, f"{method} {path} {name}")
         segments = tuple(path[1:].split("/"))
         self.routes.append(
-            Route(method, path, segments, handler, summary, body, query or object_of(), answer)
+            Route(
+                method,
+                path,
+                segments,
+                handler,
+                summary,
+                body,
+                query or object_of(),
+                answer,
+                answer_type,
+            )
         )
+
+    def carry_by(self, carry: Callable[[Callable[[], Coroutine[Any, Any, Any]]], Any]) -> None:
+        """Have ``carry(work)`` run the handlers declared so far, in the place they belong to."""
+
+        def carried(handler: Handler) -> Handler:
+            async def carry_one(request: Request) -> Any:
+                async def handle() -> Any:
+                    return await handler(request)
+
+                return await carry(handle)
+
+            return carry_one
+
+        self.routes = [replace(route, handler=carried(route.handler)) for route in self.routes]
 
     def has(self, method: str, path: str) -> bool:
         """Whether the operation is declared."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from storage.http.api import PREFIX, Api, Route
+from storage.http.api import JSON_TYPE, PREFIX, Api, Route
 from storage.http.schema import TEXT, Schema, object_of
 
 ERROR_SCHEMA: Schema = object_of({"msg": TEXT, "kind": TEXT, "trace_id": TEXT})
@@ -33,9 +33,9 @@ def _operation(route: Route) -> dict[str, Any]:
             "required": bool(route.body.get("required")),
             "content": {"application/json": {"schema": route.body}},
         }
-    answer = {} if route.answer is None else route.answer
+    answer = route.answer or ({} if route.answer_type == JSON_TYPE else TEXT)
     operation["responses"] = {
-        "200": {"description": "Done", "content": {"application/json": {"schema": answer}}},
+        "200": {"description": "Done", "content": {route.answer_type: {"schema": answer}}},
         "default": {
             "description": "Refused or failed",
             "content": {"application/json": {"schema": {"$ref": "#/components/schemas/Error"}}},

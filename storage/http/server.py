@@ -69,7 +69,8 @@ def _json_response(status: int, data: Any) -> web.Response:
 def _response(answer: Reply | Text) -> web.Response:
     if isinstance(answer, Reply):
         return _json_response(answer.status, answer.data)
-    return web.Response(text=answer.text, content_type=answer.content_type, headers=_FIXED_HEADERS)
+    headers = {**_FIXED_HEADERS, "Content-Type": answer.content_type}
+    return web.Response(body=answer.text.encode(), headers=headers)
 
 
 def status_and_kind(error: BaseException) -> tuple[int, str]:
@@ -278,10 +279,14 @@ async def serve(api: Api, host: str, port: int, registry: TaskRegistry) -> HttpS
         return openapi_document(api)
 
     async def status(_request: Request) -> dict[str, Any]:
-        return {"title": api.title, "node": registry.node, "tasks": len(registry.snapshot())}
+        return {
+            "title": api.title,
+            "node": registry.node,
+            "tasks": len(registry.snapshot_of_node()),
+        }
 
     async def tasks(_request: Request) -> list[TaskInfo]:
-        return registry.snapshot()
+        return registry.snapshot_of_node()
 
     add_failpoints(api, registry.failpoints)
     for path, handler, summary in (

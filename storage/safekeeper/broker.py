@@ -11,6 +11,8 @@ import asyncio
 import contextlib
 import json
 import logging
+from dataclasses import dataclass
+from functools import partial
 
 from storage.errors import BrokerError
 from storage.ids import TenantId, TenantTimelineId, TimelineId
@@ -22,6 +24,7 @@ from storage.safekeeper.catch_up import CatchUp, PeerStatus
 from storage.safekeeper.options import HTTP_PORT, WIRE_PORT
 from storage.safekeeper.timeline import Timeline
 from storage.safekeeper.timelines import Timelines
+from storage.services import Service
 from storage.tasks import interruptible
 
 logger = logging.getLogger(__name__)
@@ -46,22 +49,38 @@ def parse_key(key: str) -> tuple[TenantTimelineId, str] | None:
         return None
 
 
+@dataclass(frozen=True)
+class BrokerServices:
+    """Where it runs: the tasks on ``broker``, what touches timelines on ``wal``."""
+
+    broker: Service
+    wal: Service
+
+
 class BrokerStatus:
     """Publishes active timelines and listens to peers; two tasks."""
 
-    def __init__(self, broker: Broker, node: str, timelines: Timelines, catch_up: CatchUp) -> None:
+    def __init__(
+        self,
+        broker: Broker,
+        node: str,
+        timelines: Timelines,
+        catch_up: CatchUp,
+        services: BrokerServices,
+    ) -> None:
         self._broker = broker
         self._node = node
         self._timelines = timelines
         self._catch_up = catch_up
         self._options = catch_up.options
+        self._services = services
         self._news = asyncio.Event()
         self._published: dict[TenantTimelineId, dict[str, str | int]] = {}
         self._commits: dict[TenantTimelineId, dict[str, Lsn]] = {}
 
     def activity(self, _timeline_id: TenantTimelineId) -> None:
         """A timeline may have become active: do not make pageservers wait for the next round."""
-        self._news.set()
+        self._services.broker.runtime.post(self._news.set)
 
     async def publish_always(self) -> None:
         """Publish every active timeline, again and again, until the task is asked to stop."""
@@ -79,15 +98,23 @@ class BrokerStatus:
                         await self._news.wait()
 
     async def _publish_all(self) -> None:
-        for timeline in self._timelines:
-            status = self._status(timeline)
-            if timeline.active or self._published.get(timeline.id) != status:
-                await self._broker.publish(
-                    broker_key(timeline.id, self._node),
-                    json.dumps(status).encode(),
-                    ttl_s=max(3 * self._options.broker_publish_s, 3.0),
-                )
-                self._published[timeline.id] = status
+        due = await self._services.wal.runtime.call(self._due)
+        for timeline_id, status in due:
+            await self._broker.publish(
+                broker_key(timeline_id, self._node),
+                json.dumps(status).encode(),
+                ttl_s=max(3 * self._options.broker_publish_s, 3.0),
+            )
+            self._published[timeline_id] = status
+
+    async def _due(self) -> list[tuple[TenantTimelineId, dict[str, str | int]]]:
+        """What others should know; on the WAL service."""
+        found = [(timeline, self._status(timeline)) for timeline in self._timelines]
+        return [
+            (timeline.id, status)
+            for timeline, status in found
+            if timeline.active or self._published.get(timeline.id) != status
+        ]
 
     def _status(self, timeline: Timeline) -> dict[str, str | int]:
         acceptor = timeline.acceptor
@@ -116,14 +143,17 @@ class BrokerStatus:
                         self._published.clear()
                         self._news.set()
                         async for update in updates:
-                            self.hear(update)
+                            await self._services.wal.runtime.call(partial(self._take, update))
                 except BrokerError as error:
                     reach(Mark.BROKER_LOST)
                     logger.info("listening to the broker: %s", one_line(error))
                 await asyncio.sleep(self._options.broker_retry_s)
 
+    async def _take(self, update: BrokerUpdate) -> None:
+        self.hear(update)
+
     def hear(self, update: BrokerUpdate) -> None:
-        """Take a peer's status of a timeline that is here too."""
+        """Take a peer's status of a timeline that is here too; on the WAL service."""
         found = parse_key(update.key)
         if found is None or update.value is None or found[1] == self._node:
             return

@@ -6,8 +6,10 @@ import asyncio
 from collections.abc import Callable, Coroutine
 from typing import Any
 
+from storage.errors import NotReady
 from storage.ids import TenantTimelineId
 from storage.ports import Ports
+from storage.safekeeper.flush_counts import FlushCounts
 from storage.safekeeper.fuse import Fuse
 from storage.safekeeper.options import SafekeeperOptions
 from storage.tasks import TaskKind, TaskRegistry
@@ -24,6 +26,7 @@ class Environment:
         self.registry = registry
         self.options = options
         self.fuse = fuse
+        self.flushes = FlushCounts()
         self._listeners: list[Callable[[TenantTimelineId], object]] = []
 
     def listen(self, listener: Callable[[TenantTimelineId], object]) -> None:
@@ -66,6 +69,11 @@ class Environment:
 async def _into(result: asyncio.Future[None], work: Coroutine[Any, Any, None]) -> None:
     try:
         await work
+    except asyncio.CancelledError:
+        # Whoever waits would wait for ever: nobody else knows that this task was dropped.
+        if not result.done():
+            result.set_exception(NotReady("the work was dropped; start over"))
+        raise
     except Exception as error:
         if not result.done():
             result.set_exception(error)

@@ -1,31 +1,39 @@
-"""The safekeeper role: loads its timelines, then serves proposers, readers, HTTP and the broker."""
+"""The safekeeper role: loads its timelines, then serves proposers, readers, HTTP and the broker.
+
+Runtimes (SYSTEM.md E1): timelines and whatever touches them live on ``wal-service``; ``http``,
+``broker`` and ``metrics`` ask it; the object store's client is on ``backup``. The main only
+watches them (E4).
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Coroutine
-from typing import Any
 
 from storage.errors import NotReady, PortError
 from storage.failpoints import Failpoint, failpoint
+from storage.http.failpoints import add_failpoints
+from storage.http.server import HttpServer
 from storage.http.server import serve as serve_http
-from storage.life import run_until_stopped
 from storage.log import one_line
+from storage.metrics import Metrics
 from storage.node import NodeContext
+from storage.runtimes import RuntimeName
 from storage.safekeeper.backup import WalBackup
-from storage.safekeeper.broker import BrokerStatus
+from storage.safekeeper.broker import BrokerServices, BrokerStatus
 from storage.safekeeper.callmemaybe import CallMeMaybe
 from storage.safekeeper.catch_up import CatchUp
 from storage.safekeeper.environment import Environment
-from storage.safekeeper.fuse import Fuse
+from storage.safekeeper.fuse import Fuse, FuseBlown
 from storage.safekeeper.http_api import SafekeeperApi
+from storage.safekeeper.metrics import gather
 from storage.safekeeper.options import HTTP_PORT, WIRE_PORT, SafekeeperOptions
 from storage.safekeeper.pull import Puller
 from storage.safekeeper.timelines import Timelines
 from storage.safekeeper.wal_service import WalService
+from storage.services import Services
 from storage.tasks import TaskKind, TaskRegistry, sleep_unless_shutdown
-from storage.wire.conversation import ServerOptions
 from storage.wire.replication import POSTGRES_EPOCH_US
+from storage.wire.server import ServerOptions, WireServer
 from storage.wire.server import serve as serve_wire
 
 logger = logging.getLogger(__name__)
@@ -35,72 +43,137 @@ async def main(context: NodeContext) -> None:
     """Run one incarnation of a safekeeper.
 
     Raises ``CorruptData`` or ``DiskError`` when what is on disk cannot be loaded, ``BadRequest``
-    for wrong options, ``TaskFailed`` when a task it cannot do without ends, ``FuseBlown`` when
-    work on a timeline was dropped half way.
+    for wrong options, ``TaskFailed`` when a task it cannot do without ends, ``RuntimeEnded`` when
+    a runtime does, ``FuseBlown`` when work on a timeline was dropped half way.
     """
     options = SafekeeperOptions.parse(context.options)
-    registry = TaskRegistry(context.name, context.die)
-    fuse = Fuse()
-    environment = Environment(context.ports, registry, options, fuse)
-    timelines = Timelines(environment)
-    callmemaybe = CallMeMaybe(
-        environment, timelines, f"{context.name}:{WIRE_PORT}", context.ports.entropy
-    )
+    services = Services(context.ports.runtimes, TaskRegistry(context.name, context.die))
     try:
-        await timelines.load_all()
-        await callmemaybe.load()
-        await _serve(context, environment, timelines, callmemaybe)
+        await Safekeeper(context, options, services).run()
     finally:
-        await registry.shutdown()
+        await services.close()
 
 
-async def _serve(
-    context: NodeContext, environment: Environment, timelines: Timelines, callmemaybe: CallMeMaybe
-) -> None:
-    """Serve until the node is asked to stop or something it needs fails."""
-    options, registry, ports = environment.options, environment.registry, context.ports
-    catch_up = CatchUp(context.name, environment, ports.entropy)
-    broker = BrokerStatus(ports.broker, context.name, timelines, catch_up)
-    backup = WalBackup(context.name, ports, environment, timelines)
-    environment.listen(callmemaybe.activity)
-    environment.listen(broker.activity)
-    environment.listen(backup.activity)
-    service = WalService(
-        timelines, environment, lambda: ports.clock.wall_us() - POSTGRES_EPOCH_US, callmemaybe
-    )
-    patience = ServerOptions(
-        startup_timeout_s=options.silence_max_s, replication_idle_s=options.silence_max_s
-    )
-    wire = await serve_wire(context.name, WIRE_PORT, service.handle, registry, options=patience)
-    puller = Puller(context.name, environment, timelines)
-    api = SafekeeperApi(environment, timelines, callmemaybe, puller).api()
-    http = await serve_http(api, context.name, HTTP_PORT, registry)
-    background: list[tuple[TaskKind, str, Coroutine[Any, Any, None]]] = [
-        (TaskKind.BROKER_PUBLISHER, "publish", broker.publish_always()),
-        (TaskKind.BROKER_SUBSCRIBER, "peers", broker.listen_always()),
-        (TaskKind.WAL_SENDER, "heartbeat", _tick_always(timelines, options.heartbeat_s)),
-        (TaskKind.DISK, "control files", _save_always(timelines, options.control_file_save_s)),
-        (TaskKind.WAL_REMOVER, "wal remover", _remove_always(timelines, options.wal_removal_s)),
-    ]
-    for kind, name, work in background:
-        registry.spawn(kind, name, work, critical=True)
-    backup.look_at_all()
-    context.ready.set()
-    logger.info("safekeeper %s is ready", context.name)
-    try:
-        await run_until_stopped(context, environment.registry, environment.fuse.blown())
-    finally:
-        await wire.close()
-        await http.close()
-        await _close(timelines)
+class Safekeeper:
+    """One incarnation of the role."""
 
+    def __init__(
+        self, context: NodeContext, options: SafekeeperOptions, services: Services
+    ) -> None:
+        self._context = context
+        self._options = options
+        self._services = services
+        self._wal = services.open(RuntimeName.WAL_SERVICE)
+        self._http = services.open(RuntimeName.HTTP)
+        self._broker = services.open(RuntimeName.BROKER)
+        services.open(RuntimeName.BACKUP)
+        self._metrics = services.open(RuntimeName.METRICS)
+        self._fuse = Fuse()
+        self._environment = Environment(context.ports, self._wal.registry, options, self._fuse)
+        self._timelines = Timelines(self._environment)
+        self._callmemaybe = CallMeMaybe(
+            self._environment, self._timelines, f"{context.name}:{WIRE_PORT}", context.ports.entropy
+        )
+        self._wire_server: WireServer | None = None
+        self._http_server: HttpServer | None = None
 
-async def _close(timelines: Timelines) -> None:
-    for timeline in timelines:
+    async def run(self) -> None:
+        """Load everything, and only then serve, until asked to stop or something ends (E5)."""
+        await self._wal.runtime.call(self._load)
         try:
-            await timeline.close()
-        except NotReady as error:
-            logger.info("closing: %s", one_line(error))
+            await self._wal.runtime.call(self._serve_wal)
+            await self._http.runtime.call(self._serve_http)
+            await self._serve_broker()
+            self._context.ready.set()
+            logger.info("safekeeper %s is ready", self._context.name)
+            await self._services.run_until_stopped(
+                self._context, lambda: self._wal.runtime.call(self._fuse.blown)
+            )
+        except FuseBlown as error:
+            self._go_down(error)
+            raise
+        finally:
+            await self._http.finish(self._close_http)
+            await self._wal.finish(self._close_wal)
+
+    def _go_down(self, error: FuseBlown) -> None:
+        """At once: whatever an orderly end would still write, nobody knows whether it is right."""
+        logger.critical("safekeeper %s goes down: %s", self._context.name, error)
+        if self._context.die is not None:
+            self._context.die(f"FuseBlown: {error}")
+
+    async def _load(self) -> None:
+        await self._timelines.load_all()
+        await self._callmemaybe.load()
+
+    async def _serve_wal(self) -> None:
+        clock = self._context.ports.clock
+        service = WalService(
+            self._timelines,
+            self._environment,
+            lambda: clock.wall_us() - POSTGRES_EPOCH_US,
+            self._callmemaybe,
+        )
+        self._environment.listen(self._callmemaybe.activity)
+        registry = self._wal.registry
+        silence_max_s = self._options.silence_max_s
+        self._wire_server = await serve_wire(
+            self._context.name,
+            WIRE_PORT,
+            service.handle,
+            registry,
+            options=ServerOptions(
+                startup_timeout_s=silence_max_s, replication_idle_s=silence_max_s
+            ),
+        )
+        backup = WalBackup(
+            self._context.name, self._context.ports, self._environment, self._timelines
+        )
+        self._environment.listen(backup.activity)
+        backup.look_at_all()
+        tick = _tick_always(self._timelines, self._options.heartbeat_s)
+        registry.spawn(TaskKind.WAL_SENDER, "heartbeat", tick, critical=True)
+        save = _save_always(self._timelines, self._options.control_file_save_s)
+        registry.spawn(TaskKind.DISK, "control files", save, critical=True)
+        remove = _remove_always(self._timelines, self._options.wal_removal_s)
+        registry.spawn(TaskKind.WAL_REMOVER, "wal remover", remove, critical=True)
+
+    async def _serve_http(self) -> None:
+        puller = Puller(self._context.name, self._environment, self._timelines)
+        api = SafekeeperApi(self._environment, self._timelines, self._callmemaybe, puller).api()
+        add_failpoints(api, self._wal.registry.failpoints)
+        api.carry_by(self._wal.call)
+        timelines = self._timelines
+        Metrics(self._metrics, self._wal, lambda: gather(timelines), self._services.opened).add_to(
+            api
+        )
+        name, registry = self._context.name, self._http.registry
+        self._http_server = await serve_http(api, name, HTTP_PORT, registry)
+
+    async def _serve_broker(self) -> None:
+        status = BrokerStatus(
+            self._context.ports.broker,
+            self._context.name,
+            self._timelines,
+            CatchUp(self._context.name, self._environment, self._context.ports.entropy),
+            BrokerServices(self._broker, self._wal),
+        )
+        self._environment.listen(status.activity)
+        await self._broker.spawn(TaskKind.BROKER_PUBLISHER, "publish", status.publish_always)
+        await self._broker.spawn(TaskKind.BROKER_SUBSCRIBER, "peers", status.listen_always)
+
+    async def _close_http(self) -> None:
+        if self._http_server is not None:
+            await self._http_server.close()
+
+    async def _close_wal(self) -> None:
+        if self._wire_server is not None:
+            await self._wire_server.close()
+        for timeline in self._timelines:
+            try:
+                await timeline.close()
+            except (NotReady, FuseBlown) as error:
+                logger.info("closing: %s", one_line(error))
 
 
 async def _tick_always(timelines: Timelines, period_s: float) -> None:

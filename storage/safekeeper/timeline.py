@@ -259,6 +259,7 @@ class Timeline:
             batch = self.acceptor.take_batch()
             if batch is None:
                 return
+            started_s = asyncio.get_running_loop().time()
             with self._environment.fuse.guard(f"a flush of {self.id}"):
                 try:
                     await failpoint(Failpoint.SK_BEFORE_FLUSH)
@@ -270,6 +271,8 @@ class Timeline:
                     self.acceptor.write_failed()
                     raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
                 self._flushed(batch)
+            duration_s = asyncio.get_running_loop().time() - started_s
+            self._environment.flushes.note(sum(map(len, batch.pieces)), duration_s)
 
     def _flushed(self, batch: WriteBatch) -> None:
         self.acceptor.flushed(batch)

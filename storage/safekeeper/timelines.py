@@ -18,6 +18,7 @@ from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.safekeeper.control import CONTROL_FILE, ControlFile
 from storage.safekeeper.control_state import ControlState, TimelineIdentity
 from storage.safekeeper.environment import Environment
+from storage.safekeeper.flush_counts import FlushCounts
 from storage.safekeeper.timeline import Timeline
 from storage.wal.format import check_segment_size, page_magic
 
@@ -37,6 +38,11 @@ class Timelines:
         self._timelines: dict[TenantTimelineId, Timeline] = {}
         self._deleted: set[str] = set()
         self._creating = asyncio.Lock()
+
+    @property
+    def flushes(self) -> FlushCounts:
+        """What all of them have flushed."""
+        return self._environment.flushes
 
     def __iter__(self) -> Iterator[Timeline]:
         return iter(list(self._timelines.values()))

@@ -106,7 +106,7 @@ def test_lsns_and_ids_are_text_in_json() -> None:
     )
     assert dump(info) == (
         b'{"number":1,"kind":"gc","name":"n","tenant_id":"' + b"a" * 32 +
-        b'","timeline_id":null,"critical":false,"stopping":true}'
+        b'","timeline_id":null,"critical":false,"stopping":true,"runtime":"main"}'
     )  # fmt: skip
     with pytest.raises(TypeError, match="set has no JSON form"):
         dump({"x": {1}})
