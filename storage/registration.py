@@ -37,6 +37,7 @@ class TaskKind(StrEnum):
     UPLOAD = "upload"
     COMPACTION = "compaction"
     GC = "gc"
+    DELETION = "deletion"
     ATTACH = "attach"
     PROPOSER = "proposer"
     ENDPOINT = "endpoint"

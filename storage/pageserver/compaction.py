@@ -57,10 +57,14 @@ class Compactor:
         if self._timeline.uploader.superseded:
             return
         with self._timeline.gate.hold():
-            level0 = self._timeline.layers.level0()
-            if len(level0) >= self._options.compaction_threshold:
-                await self._merge(level0)
-            await self._images.make_due()
+            async with self._timeline.layers_changing:
+                await self._compact()
+
+    async def _compact(self) -> None:
+        level0 = self._timeline.layers.level0()
+        if len(level0) >= self._options.compaction_threshold:
+            await self._merge(level0)
+        await self._images.make_due()
 
     async def _merge(self, inputs: list[Layer]) -> None:
         with ExitStack() as pins:
@@ -70,18 +74,9 @@ class Compactor:
                 readers.append(await self._timeline.files.reader(layer))
             outputs = await self._rewrite(inputs, readers)
         reach(Mark.MERGED)
-        self._replace(inputs, outputs)
+        self._timeline.replace_layers(remove=inputs, add=outputs)
         for layer in inputs:
             await self._timeline.files.remove(layer)
-
-    def _replace(self, inputs: list[Layer], outputs: list[Layer]) -> None:
-        """Swap the layers in one step, and let the object store follow in a safe order."""
-        timeline = self._timeline
-        timeline.layers.replace(remove=inputs, add=outputs)
-        for layer in outputs:
-            timeline.uploader.put_layer(layer)
-        timeline.uploader.put_index(timeline.index())
-        timeline.uploader.delete_layers(tuple(layer.name for layer in inputs))
 
     async def _rewrite(self, inputs: list[Layer], readers: list[LayerReader]) -> list[Layer]:
         """Write the versions of all inputs, in order, into layers of about the target size."""

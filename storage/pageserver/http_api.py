@@ -15,6 +15,7 @@ from storage.pageserver.states import State
 from storage.pageserver.tenant import Tenant
 from storage.pageserver.tenants import Tenants
 from storage.pageserver.timeline import Timeline
+from storage.pageserver.timeline_api import add_timeline_routes
 
 TITLE = "Seawall pageserver"
 
@@ -63,6 +64,7 @@ def pageserver_api(tenants: Tenants, options: PageserverOptions) -> Api:
         handlers.checkpoint,
         summary="Flush and upload what is in memory; answers when the object store has it",
     )
+    add_timeline_routes(api, tenants, options)
     return api
 
 
