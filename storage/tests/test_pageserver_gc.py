@@ -41,9 +41,7 @@ async def grow(timeline: Timeline, history: KvHistory, rig: Rig, rounds: int = 6
         await compactor.compact()
 
 
-async def collect(
-    timeline: Timeline, rig: Rig, options: RetentionOptions = NOTHING
-) -> Collected:
+async def collect(timeline: Timeline, rig: Rig, options: RetentionOptions = NOTHING) -> Collected:
     collector = rig.tenants.get(TENANT).collectors[timeline.ident.timeline_id]
     return await collector.collect(options)
 
@@ -157,9 +155,9 @@ def test_children_keep_their_branch_points_readable_whatever_their_state():
         tenant = rig.tenants.get(TENANT)
         await collect_again(tenant.timeline(TIMELINE), rig)
         for block in history.versions:
-            assert await tenant.timeline(CHILD).get(
-                kv(block), history.end
-            ) == history.page(block, point)
+            assert await tenant.timeline(CHILD).get(kv(block), history.end) == history.page(
+                block, point
+            )
 
     play(story, lease_length_s=1.0, **SMALL)
 
