@@ -38,6 +38,7 @@ class TaskKind(StrEnum):
     COMPACTION = "compaction"
     GC = "gc"
     DELETION = "deletion"
+    SCRUB = "scrub"
     ATTACH = "attach"
     PROPOSER = "proposer"
     ENDPOINT = "endpoint"

@@ -33,6 +33,7 @@ class PageserverOptions:
     ``gc_period_s``: pause between passes of the garbage collection (0: only on request), which
     keeps ``gc_horizon`` bytes of WAL and ``pitr_interval_s`` of time. ``lease_length_s``: how long
     a lease holds, and how long after loading nothing is collected, so that it is renewed first.
+    ``scrub_period_s``: how often leftovers of earlier attachments are looked for.
     """
 
     node_id: int
@@ -58,6 +59,7 @@ class PageserverOptions:
     gc_horizon: int = 64 * MEBIBYTE
     pitr_interval_s: float = 86_400.0
     lease_length_s: float = 60.0
+    scrub_period_s: float = 20.0
     walreceiver_connect_timeout_s: float = 5.0
     walreceiver_silence_timeout_s: float = 10.0
     walreceiver_lag_max: int = 1 * MEBIBYTE

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
-from storage.errors import CorruptData, NotFound
+from storage.errors import CorruptData, NotFound, PortError, RequestError
 from storage.events import emit
 from storage.ids import TenantId, TenantTimelineId, TimelineId, is_id
 from storage.lsn import INVALID_LSN
@@ -31,7 +31,7 @@ from storage.pageserver.states import State, StateCell
 from storage.pageserver.timeline import Timeline
 from storage.pageserver.uploader import Uploader
 from storage.pageserver.walreceiver import WalReceiver
-from storage.tasks import TaskKind
+from storage.tasks import TaskKind, interruptible, sleep_unless_shutdown
 
 logger = logging.getLogger(__name__)
 
@@ -90,6 +90,9 @@ class Tenant:
         self.deleted = {index.timeline_id for index in dead if index.deleted}
         self.set_state(State.ACTIVE)
         self._bury(dead)
+        self.environment.registry.spawn(
+            TaskKind.SCRUB, str(self.tenant_id), self._scrub(), tenant_id=self.tenant_id
+        )
         for timeline in loaded.values():
             self._activate(timeline)
             timeline.uploader.put_index(timeline.index())
@@ -103,6 +106,16 @@ class Tenant:
             if is_id(name) and name not in indexes:
                 logger.info("removing %s/%s: it has no index", directory, name)
                 await disk.rmtree(f"{directory}/{name}")
+
+    async def _scrub(self) -> None:
+        """Once in a while remove what earlier attachments left, until asked to stop."""
+        while not await sleep_unless_shutdown(self.environment.options.scrub_period_s):
+            for timeline in list(self.timelines.values()):
+                try:
+                    async with interruptible():
+                        await timeline.uploader.scrub()
+                except (PortError, RequestError) as error:
+                    logger.info("scrubbing timeline %s: %s", timeline.ident, error)
 
     def _bury(self, dead: list[TimelineIndex]) -> None:
         """Go on removing what deleted timelines and failed branches left in the object store."""

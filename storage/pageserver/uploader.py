@@ -59,7 +59,7 @@ class Uploader:
         self._idle.set()
         self._owned = asyncio.Event()
         self._pins: dict[str, ExitStack] = {}
-        self._leftovers_removed = False
+        self._confirmed: TimelineIndex | None = None
         self._index_etag: str | None = None
         self.on_uploaded: Uploaded = lambda index: None
         self.on_superseded: Callable[[], None] = lambda: None
@@ -188,11 +188,21 @@ class Uploader:
                 raise
         if not await self.is_newest():
             return
-        if not self._leftovers_removed:
+        is_first, self._confirmed = self._confirmed is None, index
+        if is_first:
             await self._remote.remove_leftovers(index)
-            self._leftovers_removed = True
         self._owned.set()
         self.on_uploaded(index)
+
+    async def scrub(self) -> None:
+        """Remove what earlier attachments left; one that does not know its end yet goes on writing.
+
+        Judged by an index after which this attachment was still the newest: a newer one has read it
+        or a later one, so it needs nothing of what goes.
+        """
+        index = self._confirmed
+        if index is not None and await self.is_newest():
+            await self._remote.remove_leftovers(index)
 
     async def is_newest(self) -> bool:
         """Ask the store whether this attachment may still act; never again once it may not."""

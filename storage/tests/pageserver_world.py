@@ -41,6 +41,7 @@ QUIET: Mapping[str, Any] = {
     "checkpoint_timeout_s": 10_000.0,
     "compaction_period_s": 10_000.0,
     "gc_period_s": 0.0,
+    "scrub_period_s": 10_000.0,
 }
 """Options under which nothing is flushed or compacted unless the test says so."""
 
