@@ -126,7 +126,7 @@ async def test_a_lease_outlives_migration(world: World) -> None:
 
 
 async def test_renewals_may_be_lost_for_a_while(world: World) -> None:
-    """A compute cut off for less than a lease keeps it; for longer, it is told so and not lied to."""
+    """A compute cut off for less than a lease keeps it; for longer, it is told that it lost it."""
     cluster, primary, lsn = await primary_and_lsn(world)
     world.expect_log(r"the lease at .* is refused", reason="its renewal comes too late")
     replica = await cluster.replica("replica", lsn, of=primary)
