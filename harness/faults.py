@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 from harness.backend import Backend
 from harness.fault_ports import NO_FAULTS, ServiceFaults, Switch
@@ -109,6 +110,18 @@ class Faults:
         """The broker is away."""
         async with _outage(self._backend.broker):
             yield
+
+    @asynccontextmanager
+    async def failpoint(
+        self, node: NodeHandle, name: str, action: str, **plan: Any
+    ) -> AsyncIterator[None]:
+        """Have a failpoint of a node act; the end disarms it, if the node still lives."""
+        await node.arm(name, action, **plan)
+        try:
+            yield
+        finally:
+            if node.running:
+                await node.disarm(name)
 
     def effects(self) -> dict[str, int]:
         """Every non-zero effect counter of the world, by name."""

@@ -76,6 +76,19 @@ class NodeHandle:
         """One request to the node's own API; ``path`` without ``/v1``. Raises ``HttpError``."""
         return await self._admin.call(self.name, self.http_port, (method, path, body))
 
+    async def arm(self, failpoint: str, action: str, **plan: Any) -> None:
+        """Have a failpoint act from now on; ``plan`` as in :class:`storage.failpoints.Plan`."""
+        await self.http("PUT", f"/failpoints/{failpoint}", {"action": action, **plan})
+
+    async def disarm(self, failpoint: str) -> None:
+        """Have a failpoint do nothing; who is paused at it goes on."""
+        await self.http("DELETE", f"/failpoints/{failpoint}")
+
+    async def failpoint(self, name: str) -> dict[str, Any]:
+        """Plan, ``hits``, ``fired`` and ``waiting`` of a failpoint, since it was armed."""
+        points = await self.http("GET", "/failpoints")
+        return next(dict(point) for point in points if point["name"] == name)
+
     async def tasks(self) -> list[dict[str, Any]]:
         """The node's task registry."""
         found = await self.http("GET", "/tasks")

@@ -2,7 +2,8 @@
 
 The *channel* (one end of a socket pair) carries one JSON line ``{"ready": true}`` and, when the
 node ends by itself, ``{"died": reason}``; its end tells the backend that the process is gone.
-Exit codes: 0 stopped as asked, 1 the main raised, 3 the main returned unasked.
+Exit codes: 0 stopped as asked, 1 the main raised, 3 the main returned unasked,
+4 a failpoint ended the process.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from storage.node import NodeContext, NodeMain
 from storage.ports import Ports
 
 EVENTS_WRITE_S = 0.2
+_EXIT_DIED = 4
 logger = logging.getLogger(__name__)
 
 
@@ -150,7 +152,13 @@ async def _node(plan: NodePlan, channel: socket.socket, events: node_log.EventFi
 
     write_events()
     async with factory(plan, entropy) as ports:
-        context = NodeContext(plan.name, ports, plan.options)
+
+        def die(reason: str) -> None:
+            events.write()
+            _say(channel, died=reason)
+            os._exit(_EXIT_DIED)
+
+        context = NodeContext(plan.name, ports, plan.options, die=die)
         loop.add_signal_handler(signal.SIGTERM, context.stopping.set)
         announcer = loop.create_task(_announce(context, channel), name="announce readiness")
         try:

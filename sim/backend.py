@@ -137,6 +137,7 @@ class SimBackend:
             self._ports(node, incarnation),
             spec.options,
             ready=_ReadyEvent(self.loop, incarnation, node.answered),
+            die=lambda reason: self._die(node, incarnation, reason),
         )
         incarnation.context.run(current_sink.set, self._sink(incarnation))
         self.loop.create_task(
@@ -238,6 +239,14 @@ class SimBackend:
         node.ended.set()
         if not self.loop.nodes.owner().alive:
             await self.loop.create_future()  # A node that kills itself never comes back from it.
+
+    def _die(self, node: SimNode, incarnation: Incarnation, reason: str) -> None:
+        """The process ends itself at once; nothing of it runs after the present call returns."""
+        assert incarnation.alive, f"{node.name} is dead already"
+        node.died = reason
+        self.loop.nodes.crash(node.name)
+        node.answered.set()
+        node.ended.set()
 
     async def pause(self, name: str) -> None:
         """Freeze the process (SIGSTOP): its connections stay open and say nothing."""

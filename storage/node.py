@@ -17,7 +17,8 @@ class NodeContext:
     ``name`` is the node's host name: it listens on ``(name, service port)`` and peers reach it
     there, in both worlds. ``options`` is plain JSON data that the role parses into its own
     dataclass. A main sets ``ready`` once it accepts connections, and returns soon after
-    ``stopping`` is set; a main that raises has crashed.
+    ``stopping`` is set; a main that raises has crashed. ``die`` ends the process at once, as
+    ``kill -9`` would, for the reason given; in sim it returns, and the next wait never ends.
     """
 
     name: str
@@ -25,6 +26,7 @@ class NodeContext:
     options: Mapping[str, Any]
     ready: asyncio.Event = field(default_factory=asyncio.Event)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    die: Callable[[str], None] | None = None
 
 
 NodeMain = Callable[[NodeContext], Awaitable[None]]

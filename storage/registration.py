@@ -12,10 +12,13 @@ import contextvars
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from storage.errors import NotReady
 from storage.ids import TenantId, TimelineId
+
+if TYPE_CHECKING:
+    from storage.failpoints import Failpoints
 
 
 class TaskKind(StrEnum):
@@ -66,10 +69,11 @@ class TaskInfo:
 
 
 class Registration:
-    """A live task's entry: its shutdown flag, and who wants to hear of it."""
+    """A live task's entry: its shutdown flag, who wants to hear of it, its node's failpoints."""
 
-    def __init__(self, info: TaskInfo) -> None:
+    def __init__(self, info: TaskInfo, failpoints: Failpoints | None = None) -> None:
         self._info = info
+        self.failpoints = failpoints
         self.stopping = False
         self.ended = asyncio.Event()
         self.task: asyncio.Task[Any] | None = None

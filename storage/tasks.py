@@ -13,11 +13,12 @@ import asyncio
 import contextlib
 import contextvars
 import logging
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from typing import Any
 
 from storage.errors import SeawallError
 from storage.events import emit
+from storage.failpoints import Failpoints
 from storage.ids import TenantId, TimelineId
 from storage.log import TraceIds, one_line
 from storage.registration import (
@@ -60,10 +61,12 @@ class TaskFailed(SeawallError):
 
 
 class TaskRegistry:
-    """Every task of one incarnation of a node."""
+    """Every task of one incarnation of a node, and its failpoints, of which one may make it ``die``
+    (``NodeContext.die``)."""
 
-    def __init__(self, node: str) -> None:
+    def __init__(self, node: str, die: Callable[[str], None] | None = None) -> None:
         self.node = node
+        self.failpoints = Failpoints(die)
         self.trace_ids = TraceIds(node)
         self._live: dict[int, Registration] = {}
         self._started = 0
@@ -104,7 +107,7 @@ class TaskRegistry:
         assert timeline_id is None or tenant_id is not None, "a timeline belongs to a tenant"
         self._started += 1
         info = TaskInfo(self._started, kind, name, tenant_id, timeline_id, critical, False)
-        entry = Registration(info)
+        entry = Registration(info, self.failpoints)
         self._live[info.number] = entry
         return entry
 

@@ -53,6 +53,7 @@ LAYERS = (
     (
         "storage.marks",
         "storage.node",
+        "storage.failpoints",
         "storage.durable",
         "storage.checked_json",
         "storage.tasks",

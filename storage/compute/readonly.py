@@ -75,7 +75,7 @@ class Readonly:
     def __init__(self, context: NodeContext, options: ReadonlyOptions) -> None:
         self._context = context
         self._options = options
-        self.registry = TaskRegistry(context.name)
+        self.registry = TaskRegistry(context.name, context.die)
         self._refusal: LsnOutOfScope | None = None
         self._pages = PageClient(options.pages, self.registry, context.ports.entropy)
         self._lease: LeaseKeeper | None = None

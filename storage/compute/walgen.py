@@ -54,7 +54,7 @@ class Walgen:
         self._context = context
         self._options = options
         self._entropy = context.ports.entropy
-        self.registry = TaskRegistry(context.name)
+        self.registry = TaskRegistry(context.name, context.die)
         self._phase = ComputePhase.ELECTING
         self._elected: Elected | None = None
         self._won = asyncio.Event()

@@ -26,6 +26,7 @@ from storage.http.api import (
     RouteMissing,
     Text,
 )
+from storage.http.failpoints import add_failpoints
 from storage.http.json_text import dump, plain
 from storage.http.openapi import openapi_document
 from storage.log import log_failure, one_line
@@ -271,7 +272,7 @@ def _client_is_gone(*_: object) -> web.BaseRequest:
 
 
 async def serve(api: Api, host: str, port: int, registry: TaskRegistry) -> HttpServer:
-    """Listen on ``(host, port)``; adds ``openapi.json``, ``status`` and ``tasks`` to the routes."""
+    """Listen on ``(host, port)``; adds ``openapi.json``, ``status``, ``tasks``, ``failpoints``."""
 
     async def document(_request: Request) -> dict[str, Any]:
         return openapi_document(api)
@@ -282,6 +283,7 @@ async def serve(api: Api, host: str, port: int, registry: TaskRegistry) -> HttpS
     async def tasks(_request: Request) -> list[TaskInfo]:
         return registry.snapshot()
 
+    add_failpoints(api, registry.failpoints)
     for path, handler, summary in (
         ("/openapi.json", document, "This document"),
         ("/status", status, "Whether the node serves"),

@@ -41,7 +41,7 @@ def make_environment(context: NodeContext) -> Environment:
         node=context.name,
         options=options,
         ports=context.ports,
-        registry=TaskRegistry(context.name),
+        registry=TaskRegistry(context.name, context.die),
         redo=redo,
         postgres=postgres,
         blocks=SizedCache(options.index_cache_size),

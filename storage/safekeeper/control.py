@@ -13,6 +13,7 @@ from typing import Any
 from storage.consensus.term_history import TermHistory, TermSwitch
 from storage.durable import read_settled, replace_file
 from storage.errors import CorruptData, ProtocolError
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, TimelineId
 from storage.lsn import Lsn
 from storage.ports import Disk
@@ -110,5 +111,6 @@ class ControlFile:
         """Return once ``control`` is durable; after ``DiskError`` old or new may be."""
         assert control.term >= self.saved.term, "a term never goes back"
         assert control.commit_lsn >= self.saved.commit_lsn, "a commit is never undone"
+        await failpoint(Failpoint.SK_BEFORE_CONTROL_SAVE)
         await replace_file(self._disk, self._path, encode_control(control))
         self.saved = control

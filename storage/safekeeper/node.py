@@ -34,7 +34,7 @@ async def main(context: NodeContext) -> None:
     work on a timeline was dropped half way.
     """
     options = SafekeeperOptions.parse(context.options)
-    registry = TaskRegistry(context.name)
+    registry = TaskRegistry(context.name, context.die)
     fuse = Fuse()
     environment = Environment(context.ports.disk, registry, options, fuse)
     timelines = Timelines(environment)

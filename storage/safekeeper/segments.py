@@ -12,6 +12,7 @@ from collections.abc import Sequence
 
 from storage.durable import TEMPORARY_SUFFIX
 from storage.errors import CorruptData
+from storage.failpoints import Failpoint, failpoint
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
 from storage.ports import Disk, File
@@ -147,12 +148,14 @@ class WalSegments:
 
         Later segments go first, last one first: a crash half way leaves a shorter log, no hole.
         """
+        await failpoint(Failpoint.SK_BEFORE_TRUNCATE)
         await self.close()
         segment, offset = divmod(int(end_lsn), self.segment_size)
         for later in sorted((s for s in self._existing if s > segment), reverse=True):
             await self._disk.unlink(self._path(later))
             self._existing.discard(later)
         await self._disk.sync_dir(self._directory)
+        await failpoint(Failpoint.SK_WITHIN_TRUNCATE)
         if segment in self._existing:
             file = await self._disk.open(self._path(segment))
             try:
@@ -160,6 +163,7 @@ class WalSegments:
                 await file.fsync()
             finally:
                 await file.close()
+        await failpoint(Failpoint.SK_AFTER_TRUNCATE)
 
     async def read(self, begin_lsn: Lsn, end_lsn: Lsn) -> bytes:
         """Bytes of a range that was written; ``DiskError``, or ``FileMissing`` for a segment."""

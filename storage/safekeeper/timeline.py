@@ -17,6 +17,7 @@ from storage.consensus.messages import AppendRequest, ProposerMessage, VoteReque
 from storage.consensus.wal_run import WalRun
 from storage.errors import BadRequest, NotReady, PortError
 from storage.events import emit
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantTimelineId
 from storage.log import one_line
 from storage.lsn import Lsn
@@ -197,7 +198,9 @@ class Timeline:
                 return
             with self._environment.fuse.guard(f"a flush of {self.id}"):
                 try:
+                    await failpoint(Failpoint.SK_BEFORE_FLUSH)
                     await self.segments.write(batch.begin_lsn, batch.pieces)
+                    await failpoint(Failpoint.SK_AFTER_WRITE)
                     await self.segments.flush()
                 except PortError as error:
                     reach(Mark.FLUSH_FAILED)

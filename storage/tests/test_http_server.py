@@ -292,7 +292,7 @@ def test_the_document_describes_every_route() -> None:
         f"/v1{path}"
         for path in (
             "/tenant/{tenant_id}/attach", "/bug", "/lies", "/thing/{name}", "/metrics", "/hang",
-            "/listen", "/openapi.json", "/status", "/tasks",
+            "/listen", "/openapi.json", "/status", "/tasks", "/failpoints", "/failpoints/{name}",
         )
     )  # fmt: skip
     attach = document["paths"]["/v1/tenant/{tenant_id}/attach"]["post"]

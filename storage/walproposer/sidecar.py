@@ -97,7 +97,7 @@ class Sidecar:
     """One incarnation of the role."""
 
     def __init__(self, context: NodeContext) -> None:
-        self.registry = TaskRegistry(context.name)
+        self.registry = TaskRegistry(context.name, context.die)
         self._context = context
         self._options = SidecarOptions.parse(context.options)
         self._pageserver = str(context.options["pageserver"])
