@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 from storage.compute.engine import Engine, Log, ReadResult
 from storage.compute.lease import LeaseKeeper
@@ -24,6 +24,8 @@ from storage.wal.record import RecordSpec
 from storage.wire.server import WireServer
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CLOSE_WITHIN_S = 1.0
 
@@ -124,25 +126,30 @@ class Readonly:
             self._lease.move(address)
 
     async def _page(self, block: int) -> bytes:
-        """A page at the pinned LSN; ``CorruptData`` if it is gone although it is leased."""
+        lsn = self._options.lsn
+        return await self._promised(self._pages.page_at(block, lsn), f"block {block}")
+
+    async def _promised(self, read: Awaitable[T], what: str) -> T:
+        """A read at the pinned LSN; ``CorruptData`` if it is refused although it is leased."""
         promised = self._lease is not None and self._lease.is_live
         try:
-            return await self._pages.page_at(block, self._options.lsn)
+            return await read
         except LsnOutOfScope as error:
             if promised and self._lease is not None and self._lease.is_live:
                 raise CorruptData(
-                    f"the lease at {self._options.lsn} is valid, but block {block}: {error}"
+                    f"the lease at {self._options.lsn} is valid, but {what}: {error}"
                 ) from error
             raise
 
     async def _blocks(self) -> int:
         """Length of the relation at the pinned LSN; waits for a pageserver as long as it takes."""
+        lsn = self._options.lsn
         while True:
             try:
-                return await self._pages.blocks(self._options.lsn, self._options.lsn)
+                return await self._promised(self._pages.blocks(lsn, lsn), "the size of kv")
             except LsnOutOfScope as error:
                 self._refusal = error
-                logger.warning("nothing can be read at %s any more: %s", self._options.lsn, error)
+                logger.warning("nothing can be read at %s any more: %s", lsn, error)
                 return 0
             except NotReady as error:
                 logger.info("still waiting for a pageserver: %s", error)

@@ -27,15 +27,25 @@ def garbage(layers: Iterable[L], cutoff: Lsn, retained: Sequence[Lsn]) -> list[L
     """The layers that no read at ``cutoff`` or later, nor at a ``retained`` LSN, can need."""
     candidates = [layer for layer in layers if layer.name.end_lsn - 1 <= cutoff]
     pictures = Pictures([layer.name for layer in candidates if layer.name.is_image])
-    points = sorted({cutoff, *(lsn for lsn in retained if lsn < cutoff)})
-    for point in points:
+    floors = pictures.newest(cutoff)
+    candidates = [
+        layer
+        for layer in candidates
+        if not is_needed(layer.name, cutoff, pictures.lowest(floors, layer.name))
+    ]
+    for point in sorted({lsn for lsn in retained if lsn < cutoff}):
         floors = pictures.newest(point)
         candidates = [
             layer
             for layer in candidates
-            if not is_needed(layer.name, point, pictures.lowest(floors, layer.name))
+            if not is_needed_by_branch(layer.name, point, pictures.lowest(floors, layer.name))
         ]
     return candidates
+
+
+def is_needed_by_branch(name: LayerName, point: Lsn, image_lsn: Lsn) -> bool:
+    """Whether a branch at ``point`` can reach the layer, like any reader there."""
+    return is_needed(name, point, image_lsn)
 
 
 def is_needed(name: LayerName, point: Lsn, image_lsn: Lsn) -> bool:
