@@ -19,6 +19,7 @@ from harness.endpoint import Refused
 from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
 from harness.faulting.control_plane import ASKING
+from harness.loss import lose_power
 from harness.past_reads import PastReads
 from harness.patience import when_ready
 from harness.topology import KIB, Topology
@@ -146,8 +147,7 @@ async def migrate(race: Race) -> None:
 async def restart(race: Race) -> None:
     """The pageserver, or its machine, dies in the middle of a pass."""
     home = race.cluster.pageserver(0)
-    await home.kill(host=race.chance.random() < 0.5)
-    await home.start()
+    await lose_power(race.cluster, home, host=race.chance.random() < 0.5)
     await race.cluster.caught_up(home, race.primary.timeline)
     await race.primary.scan(0, 2000)
     race.done += 1

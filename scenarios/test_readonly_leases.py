@@ -13,6 +13,7 @@ from harness.collecting import LEASE_S, SMALL_LAYERS, Collecting
 from harness.endpoint import Refused
 from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
+from harness.loss import lose_power
 from harness.topology import Topology
 from harness.world import World
 from storage.lsn import Lsn
@@ -97,8 +98,7 @@ async def test_a_lease_outlives_restarts_of_its_pageserver(world: World) -> None
         await primary.txn(CHANGED)
         for host in (False, True):
             await load.progress(60)
-            await cluster.pageserver(0).kill(host=host)
-            await cluster.pageserver(0).start()
+            await lose_power(cluster, cluster.pageserver(0), host=host)
             await load.progress(60)
             assert await rows(replica) == ROWS
         await cluster.pageserver(0).restart()

@@ -7,6 +7,7 @@ granted and be right; beyond it a refusal by LSN is fine.
 from __future__ import annotations
 
 import random
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
@@ -16,6 +17,8 @@ from harness.cluster import Cluster
 from harness.collecting import SMALL_LAYERS
 from harness.endpoint import Refused
 from harness.endpoint_handle import EndpointHandle
+from harness.faulting.control_plane import ASKING
+from harness.loss import lose_power
 from harness.patience import when_ready
 from harness.topology import KIB, Topology
 from harness.world import World
@@ -59,6 +62,18 @@ class Story:
             lsn = await self.primary.txn(changes)
             assert lsn is not None
             self.past.append((lsn, self.world.now_s()))
+
+    async def grow_old(self, promise: Promise) -> None:
+        """Turn history into layers, those into images, and let garbage collection pass."""
+        home, timeline = self.cluster.pageserver(0), self.primary.timeline
+        for _ in range(self.chance.randint(1, 3)):
+            await self.write()
+            with suppress(*ASKING):
+                await home.checkpoint(timeline)
+                await home.compact(timeline)
+                await home.collect_garbage(
+                    timeline, gc_horizon=promise.horizon_bytes, pitr_interval_s=promise.pitr_s
+                )
 
     async def branch(self, promise: Promise) -> None:
         """Branch somewhere in the past."""
@@ -108,8 +123,7 @@ class Story:
             case 0:
                 await pageserver.restart()
             case 1:
-                await pageserver.kill(host=self.chance.random() < 0.5)
-                await pageserver.start()
+                await lose_power(self.cluster, pageserver, host=self.chance.random() < 0.5)
             case 2:
                 pinned = [each for each in self.others if each.pinned]
                 if pinned:
@@ -141,8 +155,8 @@ async def test_retention(world: World) -> None:
     world.expect_log(r"lease at .* is refused|nothing can be read at", reason="came too late")
     story = Story(cluster, await cluster.endpoint("root"), chance)
     for _ in range(ROUNDS):
-        await story.write()
+        await story.grow_old(promise)
         await chance.choice([story.branch, story.replicate])(promise)
         await story.disturb()
-        await story.write()
+        await story.grow_old(promise)
         await story.look()
