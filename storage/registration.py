@@ -42,6 +42,7 @@ class TaskKind(StrEnum):
     GC = "gc"
     DELETION = "deletion"
     SCRUB = "scrub"
+    EVICTION = "eviction"
     ATTACH = "attach"
     PROPOSER = "proposer"
     ENDPOINT = "endpoint"

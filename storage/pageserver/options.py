@@ -33,7 +33,8 @@ class PageserverOptions:
     ``gc_period_s``: pause between passes of the garbage collection (0: only on request), which
     keeps ``gc_horizon`` bytes of WAL and ``pitr_interval_s`` of time. ``lease_length_s``: how long
     a lease holds, and how long after loading nothing is collected, so that it is renewed first.
-    ``scrub_period_s``: how often leftovers of earlier attachments are looked for.
+    ``disk_budget``: layer files on disk beyond so many bytes go when the object store has them
+    (0: no limit). ``scrub_period_s``: how often leftovers of earlier attachments are looked for.
     """
 
     node_id: int
@@ -60,6 +61,7 @@ class PageserverOptions:
     pitr_interval_s: float = 86_400.0
     lease_length_s: float = 60.0
     scrub_period_s: float = 20.0
+    disk_budget: int = 0
     walreceiver_connect_timeout_s: float = 5.0
     walreceiver_silence_timeout_s: float = 10.0
     walreceiver_lag_max: int = 1 * MEBIBYTE

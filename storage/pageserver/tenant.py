@@ -134,9 +134,10 @@ class Tenant:
     ) -> Timeline:
         environment = self.environment
         ident = TenantTimelineId(self.tenant_id, index.timeline_id)
-        files = LayerFiles(environment.ports.disk, ident, self.remote, environment.blocks)
+        files = LayerFiles(environment, ident, self.remote)
         uploader = Uploader(environment, self.remote, index.timeline_id, self.generation)
-        uploader.superseded = self.superseded
+        uploader.superseded = files.keeps_all = self.superseded
+        files.is_newest = uploader.is_newest
         timeline = Timeline(environment, ident, index, files, uploader)
         timeline.layers.replace(remove=(), add=await files.load(index.layers))
         if index.ancestor_timeline_id is not None:

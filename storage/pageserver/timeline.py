@@ -20,7 +20,6 @@ from storage.lsn import INVALID_LSN, Lsn
 from storage.marks import Mark, reach
 from storage.pageserver.branch_points import BranchPoints
 from storage.pageserver.environment import Environment
-from storage.pageserver.gate import Gate
 from storage.pageserver.gc_cutoff import GcCutoff
 from storage.pageserver.index import TimelineIndex
 from storage.pageserver.keys import Key
@@ -60,7 +59,7 @@ class Timeline:
         self.ancestor_lsn = index.ancestor_lsn
         self.generation = uploader.generation
         self.state = StateCell(f"timeline {ident}")
-        self.gate = Gate(f"timeline {ident}")
+        self.gate = files.gate
         self.gc_cutoff = GcCutoff(index.latest_gc_cutoff_lsn)
         self.durable_cutoff = Watermark("durable gc cutoff", index.latest_gc_cutoff_lsn)
         self.branch_points = BranchPoints()
@@ -165,7 +164,7 @@ class Timeline:
         await self.gate.close()
         self.uploader.close()
         for layer in self.layers:
-            await layer.close()
+            await self.files.release(layer)
 
     # Persistence: called by flush, compaction and upload.
 
@@ -236,6 +235,7 @@ class Timeline:
             self.on_positions()
 
     def _superseded(self) -> None:
+        self.files.keeps_all = True
         self.durable_cutoff.fail(Conflict(f"timeline {self.ident} was attached elsewhere since"))
 
     def report_cutoff(self) -> None:

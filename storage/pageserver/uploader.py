@@ -156,6 +156,7 @@ class Uploader:
                 self._idle.set()
             for operation in batch:
                 if isinstance(operation, PutLayer):
+                    operation.layer.is_remote = not self.superseded
                     self._unpin(operation.layer)
 
     def _unpin(self, layer: Layer) -> None:
