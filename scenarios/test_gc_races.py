@@ -62,11 +62,17 @@ class Race:
 
 
 async def read_pages(race: Race) -> None:
-    """Several readers of past pages at once."""
-    reads = PastReads(race.primary.pageserver, race.primary.timeline, race.chance)
+    """Several readers of past pages at once; now and then the disk hangs in the middle of them."""
+    home = race.primary.pageserver
+    reads = PastReads(home, race.primary.timeline, race.chance)
     for _ in range(10):
         await reads.remember(await race.write(), BLOCKS)
-        await asyncio.gather(*(reads.again() for _ in range(4)))
+        readers = [asyncio.create_task(reads.again()) for _ in range(4)]
+        if race.chance.random() < 0.4:
+            await asyncio.wait(readers, timeout=race.chance.choice([0.001, 0.003]))
+            async with race.world.faults.disk_stall(home):
+                await asyncio.wait(readers, timeout=0.3)
+        await asyncio.gather(*readers)
     race.done += reads.same
     race.refused += reads.refused
 

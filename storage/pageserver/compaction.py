@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, ExitStack, aclosing
 from heapq import heapify, heappop, heapreplace
 
 from storage.errors import PortError
+from storage.failpoints import Failpoint, failpoint
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
 from storage.pageserver.images import ImageMaker
@@ -73,8 +74,10 @@ class Compactor:
                 pins.enter_context(layer.pin())
                 readers.append(await self._timeline.files.reader(layer))
             outputs = await self._rewrite(inputs, readers)
+        await failpoint(Failpoint.PS_COMPACTION_WRITTEN)
         reach(Mark.MERGED)
         self._timeline.replace_layers(remove=inputs, add=outputs)
+        await failpoint(Failpoint.PS_COMPACTION_REPLACED)
         for layer in inputs:
             await self._timeline.files.remove(layer)
 

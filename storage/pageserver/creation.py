@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from storage.errors import BadRequest, Conflict, LsnOutOfScope, NotReady
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, TimelineId
 from storage.lsn import INVALID_LSN, Lsn
 from storage.pageserver.index import TimelineIndex
@@ -159,6 +160,7 @@ async def _branch(tenants: Tenants, tenant: Tenant, request: NewBranch) -> Timel
         ancestor_timeline_id=request.ancestor_timeline_id,
         ancestor_lsn=lsn,
     )
+    await failpoint(Failpoint.PS_BRANCH_CHOSEN)
     try:
         return await _publish(tenants, tenant, index)
     except IndexTaken:
@@ -213,9 +215,12 @@ async def _publish(tenants: Tenants, tenant: Tenant, index: TimelineIndex) -> Ti
         if not _alike(taken.index, index):
             raise
         index, etag = taken.index, taken.etag
+    await failpoint(Failpoint.PS_TIMELINE_STORED)
     if not await tenants.bounded(what, tenant.remote.is_newest(tenant.generation)):
         raise Conflict(f"tenant {tenant.tenant_id} was attached elsewhere since")
-    return await tenant.add_timeline(index, etag)
+    timeline = await tenant.add_timeline(index, etag)
+    await failpoint(Failpoint.PS_TIMELINE_LOADED)
+    return timeline
 
 
 def _alike(one: TimelineIndex, other: TimelineIndex) -> bool:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 
 from storage.errors import Conflict, DiskError
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, TimelineId
 from storage.pageserver.burial import bury
 from storage.pageserver.creation import active_tenant
@@ -64,11 +65,14 @@ def _begin(tenants: Tenants, tenant: Tenant, timeline: Timeline) -> None:
 async def _finish(tenants: Tenants, tenant: Tenant, timeline: Timeline) -> None:
     """Once it is final: stop serving the timeline, forget it here, remove its objects."""
     async with interruptible():
+        await failpoint(Failpoint.PS_DELETION_BEGUN)
         await timeline.tombstone_stored.wait()
+        await failpoint(Failpoint.PS_DELETION_STORED)
         async with tenants.lock(tenant.tenant_id):
             await tenant.forget(timeline)
             await _remove_directory(tenants, timeline)
             timeline.deleted.set()
+        await failpoint(Failpoint.PS_DELETION_FORGOTTEN)
         await bury(tenant.remote, timeline.index())
 
 

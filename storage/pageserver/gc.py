@@ -13,6 +13,7 @@ import logging
 from dataclasses import dataclass
 
 from storage.errors import Conflict, NotReady, PortError, RequestError
+from storage.failpoints import Failpoint, failpoint
 from storage.lsn import Lsn
 from storage.pageserver.garbage import garbage
 from storage.pageserver.layer import Layer
@@ -71,7 +72,9 @@ class Collector:
         async with self._running:
             with timeline.gate.hold():
                 plan = self.plan(options)
+                await failpoint(Failpoint.PS_GC_PLANNED)
                 await self._make_durable(plan.cutoff)
+                await failpoint(Failpoint.PS_GC_DURABLE)
                 await timeline.gc_cutoff.apply()
                 timeline.report_cutoff()
                 removed = await self._remove()
@@ -142,6 +145,7 @@ class Collector:
             )
             if removed:
                 timeline.replace_layers(remove=removed, add=[])
+        await failpoint(Failpoint.PS_GC_REPLACED)
         for layer in removed:
             await timeline.files.remove(layer)
         return removed

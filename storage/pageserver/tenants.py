@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from storage.errors import Conflict, CorruptData, NotFound, NotReady, PortError, RequestError
 from storage.events import emit
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, is_id
 from storage.marks import Mark, reach
 from storage.pageserver import attached
@@ -138,6 +139,7 @@ class Tenants:
             tenant = self._tenants.get(tenant_id)
             if tenant is None:
                 await self._save(tenant_id, 0)
+                await failpoint(Failpoint.PS_ATTACH_NOTED)
                 tenant = self._add(tenant_id)
                 self._spawn_attach(tenant, lambda: self._take_over(tenant))
             return tenant
@@ -156,7 +158,9 @@ class Tenants:
             if self._tenants.get(tenant_id) is not tenant:
                 return
             await tenant.stop(flush_within_s=self._environment.options.detach_flush_timeout_s)
+            await failpoint(Failpoint.PS_DETACH_STOPPED)
             await self._save(tenant_id, None)
+            await failpoint(Failpoint.PS_DETACH_NOTED)
             await tenant.remove_files()
             del self._tenants[tenant_id]
 
@@ -221,8 +225,10 @@ class Tenants:
     async def _take_over(self, tenant: Tenant) -> None:
         """A new attachment: become the newest one, then load."""
         generation = await tenant.remote.claim_generation(self._environment.node)
+        await failpoint(Failpoint.PS_ATTACH_CLAIMED)
         await self._save(tenant.tenant_id, generation)
         await tenant.load(generation, superseded=False)
+        await failpoint(Failpoint.PS_ATTACH_LOADED)
 
     async def _resume(self, tenant: Tenant, generation: int) -> None:
         """After a restart: still ours, so take a new generation; or superseded, then only serve."""

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from storage.durable import read_file
 from storage.errors import Conflict, CorruptData, PortError
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TimelineId
 from storage.marks import Mark, reach
 from storage.pageserver.backoff import Backoff
@@ -170,6 +171,7 @@ class Uploader:
             self._check(data, layer)
             assert len(data) == layer.size, f"{layer.path}: {len(data)} of {layer.size} bytes"
             await self._remote.put(self._remote.layer_key(self._timeline_id, layer.name), data)
+            await failpoint(Failpoint.PS_LAYER_UPLOADED)
 
     def _check(self, data: bytes, layer: Layer) -> None:
         try:
@@ -187,6 +189,7 @@ class Uploader:
             # A newer attachment removes older indexes; nobody else has any business with ours.
             if await self.is_newest():
                 raise
+        await failpoint(Failpoint.PS_INDEX_UPLOADED)
         if not await self.is_newest():
             return
         is_first, self._confirmed = self._confirmed is None, index
