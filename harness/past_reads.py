@@ -44,7 +44,9 @@ class PastReads:
 
     async def again(self) -> None:
         """Read the pages of some remembered LSN again; ``CheckFailed`` if they have changed."""
-        lsn = self._chance.choice(sorted(self._seen))
+        # The oldest that is left is the next that garbage collection may come for.
+        oldest_first = sorted(self._seen)
+        lsn = oldest_first[0] if self._chance.random() < 0.5 else self._chance.choice(oldest_first)
         expected = self._seen[lsn]
         try:
             pages = await self._tap.read([Wanted(block, lsn) for block in expected])
