@@ -17,13 +17,12 @@ from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
 from harness.faulting.control_plane import ASKING
 from harness.nodes import PageserverHandle
-from harness.patience import when_ready
+from harness.patience import HttpError, when_ready
 from harness.topology import Topology
 from harness.world import World
-from storage.http.client import HttpError
 from storage.ids import TenantTimelineId, TimelineId
 
-pytestmark = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
+WALGEN_ONLY = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
 
 ROWS = {key: f"row {key}" for key in range(0, 400, 20)}
 
@@ -153,6 +152,7 @@ async def known(pageserver: PageserverHandle, stage: Stage) -> bool:
     return True
 
 
+@WALGEN_ONLY
 @pytest.mark.parametrize("point", CRASHES)
 async def test_crash_point(world: World, point: str) -> None:
     """The process exits at one step; the request is repeated until it is answered."""

@@ -21,14 +21,13 @@ from harness.errors import NotYet
 from harness.faulting.control_plane import ASKING
 from harness.loss import lose_power
 from harness.past_reads import PastReads
-from harness.patience import when_ready
+from harness.patience import HttpError, when_ready
 from harness.topology import KIB, Topology
 from harness.workload import LoadOptions
 from harness.world import World
-from storage.http.client import HttpError
 from storage.lsn import Lsn
 
-pytestmark = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
+WALGEN_ONLY = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
 
 OUT_OF_SCOPE = 416
 REMOVED = 12
@@ -183,6 +182,7 @@ async def still_collects(race: Race, collecting: Collecting) -> None:
     await race.world.eventually(removed, within_s=60, what="garbage collection goes on")
 
 
+@WALGEN_ONLY
 @pytest.mark.parametrize("rival", RIVALS)
 async def test_gc_race(world: World, rival: str) -> None:
     """A pass may come at any moment; what was granted before it must not lose anything to it."""

@@ -18,7 +18,7 @@ from harness.topology import Topology
 from harness.world import World
 from storage.lsn import Lsn
 
-pytestmark = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to pin a replica to")
+WALGEN_ONLY = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to pin a replica to")
 
 ROWS = {key: f"row {key}" for key in range(0, 400, 20)}
 CHANGED = {key: f"changed {key}" for key in ROWS}
@@ -44,6 +44,7 @@ async def rows(replica: EndpointHandle) -> dict[int, str]:
     return {key: value for key, value in halves[0] + halves[1] if key in ROWS}
 
 
+@WALGEN_ONLY
 async def test_without_a_lease_garbage_collection_takes_what_is_read(world: World) -> None:
     """The known defect, wanted here: a pinned compute that nobody knows of loses its pages."""
     cluster, primary, lsn = await primary_and_lsn(world)
@@ -61,6 +62,7 @@ async def test_without_a_lease_garbage_collection_takes_what_is_read(world: Worl
     assert caught.value.sqlstate == "22003"
 
 
+@WALGEN_ONLY
 async def test_with_a_lease_it_reads_on_for_as_long_as_it_lives(world: World) -> None:
     """Pass after pass, the pinned compute reads the same rows; when it is gone, so are they."""
     cluster, primary, lsn = await primary_and_lsn(world)
@@ -89,6 +91,7 @@ async def lease_ends(cluster: Cluster, primary: EndpointHandle, lsn: Lsn) -> Non
     await cluster.world.eventually(passed, within_s=LEASE_S + 20, what="the lease ends")
 
 
+@WALGEN_ONLY
 async def test_a_lease_outlives_restarts_of_its_pageserver(world: World) -> None:
     """A pageserver that forgot its leases must hear of them again before it collects anything."""
     cluster, primary, lsn = await primary_and_lsn(world)
@@ -106,6 +109,7 @@ async def test_a_lease_outlives_restarts_of_its_pageserver(world: World) -> None
         assert await rows(replica) == ROWS
 
 
+@WALGEN_ONLY
 async def test_a_lease_outlives_migration(world: World) -> None:
     """Both pageservers collect whenever they may; neither may take what is leased."""
     cluster, primary, lsn = await primary_and_lsn(world)
@@ -125,6 +129,7 @@ async def test_a_lease_outlives_migration(world: World) -> None:
             assert await rows(replica) == ROWS
 
 
+@WALGEN_ONLY
 async def test_renewals_may_be_lost_for_a_while(world: World) -> None:
     """A compute cut off for less than a lease keeps it; for longer, it is told that it lost it."""
     cluster, primary, lsn = await primary_and_lsn(world)

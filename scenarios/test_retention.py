@@ -19,10 +19,9 @@ from harness.endpoint import Refused
 from harness.endpoint_handle import EndpointHandle
 from harness.faulting.control_plane import ASKING
 from harness.loss import lose_power
-from harness.patience import when_ready
+from harness.patience import HttpError, when_ready
 from harness.topology import KIB, Topology
 from harness.world import World
-from storage.http.client import HttpError
 from storage.lsn import Lsn
 
 ROUNDS = 6
