@@ -226,6 +226,10 @@ class PageserverHandle(NodeHandle):
         """Attach a tenant whose data is in S3; returns when the request is accepted."""
         await self.http("POST", f"/tenant/{tenant_id}/attach")
 
+    async def warm(self, tenant_id: TenantId) -> int:
+        """Download the layers of a tenant that lives elsewhere; returns how many bytes it took."""
+        return int((await self.http("POST", f"/tenant/{tenant_id}/warm"))["downloaded_bytes"])
+
     async def detach(self, tenant_id: TenantId) -> None:
         """Detach a tenant; its data stays in S3."""
         await self.http("POST", f"/tenant/{tenant_id}/detach")

@@ -43,6 +43,7 @@ class TaskKind(StrEnum):
     DELETION = "deletion"
     SCRUB = "scrub"
     EVICTION = "eviction"
+    SECONDARY = "secondary"
     ATTACH = "attach"
     PROPOSER = "proposer"
     ENDPOINT = "endpoint"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 from storage.errors import BadRequest, Conflict, NotReady
@@ -46,6 +47,12 @@ def pageserver_api(tenants: Tenants, options: PageserverOptions) -> Api:
     )
     api.add(
         "POST",
+        "/tenant/{tenant_id}/warm",
+        handlers.warm,
+        summary="Download the layers of a tenant that lives elsewhere, before it is attached here",
+    )
+    api.add(
+        "POST",
         "/tenant/{tenant_id}/detach",
         handlers.detach,
         summary="Stop serving a tenant; its data stays in the object store",
@@ -86,6 +93,9 @@ class _Handlers:
 
     async def attach(self, request: Request) -> Reply:
         return _accepted(await self._tenants.attach(request.tenant_id()))
+
+    async def warm(self, request: Request) -> dict[str, Any]:
+        return asdict(await self._tenants.warm(request.tenant_id()))
 
     async def detach(self, request: Request) -> dict[str, Any]:
         tenant_id = request.tenant_id()

@@ -97,7 +97,11 @@ class LayerFiles:
     async def reader(self, layer: Layer) -> LayerReader:
         """The open file of a pinned layer, downloaded first if it is not here."""
         self._budget.touch(layer)
-        return await layer.reader(self._disk, self._cache, self._fetch)
+        return await layer.reader(self._disk, self._cache, self.fetch)
+
+    async def is_here(self, layer: Layer) -> bool:
+        """Whether the layer's file is on disk."""
+        return await self._disk.exists(layer.path)
 
     async def collect(
         self, layer: Layer, key: Key, span: tuple[Lsn, Lsn], into: list[Version]
@@ -158,7 +162,7 @@ class LayerFiles:
                 raise
             raise NotReady(f"timeline {self._ident} was attached elsewhere since") from error
 
-    async def _fetch(self, layer: Layer) -> None:
+    async def fetch(self, layer: Layer) -> None:
         """Download a layer; ``CorruptData`` if it is not what the index says."""
         name = layer.name
         data = await self._download(name)

@@ -23,6 +23,7 @@ from storage.pageserver.backoff import Backoff
 from storage.pageserver.environment import Environment
 from storage.pageserver.layer_files import TENANTS
 from storage.pageserver.remote import RemoteTenant
+from storage.pageserver.secondary import Warmed, warm_up
 from storage.pageserver.states import State
 from storage.pageserver.tenant import Tenant
 from storage.ports import Disk
@@ -41,6 +42,7 @@ class Tenants:
         self._tenants: dict[TenantId, Tenant] = {}
         self._generations: dict[TenantId, int] = {}
         self._locks: dict[TenantId, asyncio.Lock] = {}
+        self._warming: dict[TenantId, asyncio.Lock] = {}
         self._saving = asyncio.Lock()
         self._stopping = False
 
@@ -138,11 +140,45 @@ class Tenants:
             self._check_running()
             tenant = self._tenants.get(tenant_id)
             if tenant is None:
+                await self._environment.registry.shutdown(
+                    kind=TaskKind.SECONDARY, tenant_id=tenant_id, within_s=1.0
+                )
                 await self._save(tenant_id, 0)
                 await failpoint(Failpoint.PS_ATTACH_NOTED)
                 tenant = self._add(tenant_id)
                 self._spawn_attach(tenant, lambda: self._take_over(tenant))
             return tenant
+
+    async def warm(self, tenant_id: TenantId) -> Warmed:
+        """Download what an attachment would have to; ``Conflict`` if it is attached here.
+
+        Nothing is claimed, so the pageserver that has the tenant does not notice. Asking again
+        downloads only what is new; an attachment that begins meanwhile ends it with ``NotReady``.
+        """
+        self._check_running()
+        outcome: asyncio.Future[Warmed] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                if tenant_id in self._tenants:
+                    raise Conflict(f"tenant {tenant_id} is attached here already")
+                # A disk with files of tenants and without the list would not be believed.
+                async with self._saving:
+                    await attached.save(self.disk, self._generations)
+                outcome.set_result(
+                    await warm_up(self._environment, tenant_id, self._remote(tenant_id))
+                )
+            except (RequestError, PortError) as error:
+                outcome.set_exception(error)
+                outcome.exception()  # Retrieved here: perhaps the requester is gone.
+            finally:
+                outcome.cancel()  # No effect unless this task was cancelled.
+
+        async with self._warming.setdefault(tenant_id, asyncio.Lock()):
+            self._environment.registry.spawn(
+                TaskKind.SECONDARY, f"warm {tenant_id}", run(), tenant_id=tenant_id
+            )
+            return await asyncio.shield(outcome)
 
     async def detach(self, tenant_id: TenantId) -> None:
         """Stop serving a tenant and forget it here; the object store keeps it.
