@@ -187,7 +187,11 @@ async def still_collects(race: Race, collecting: Collecting) -> None:
 async def test_gc_race(world: World, rival: str) -> None:
     """A pass may come at any moment; what was granted before it must not lose anything to it."""
     chance = world.generator("race")
-    options = {**SMALL_LAYERS, "index_cache_size": chance.choice([0, 16 * KIB])}
+    options = {
+        **SMALL_LAYERS,
+        "index_cache_size": chance.choice([0, 16 * KIB]),
+        "disk_budget": chance.choice([0, 1, 16 * KIB]),
+    }
     cluster = await world.start(Topology(pageservers=2, pageserver_options=options))
     world.expect_log(r"refused: .* is before|can be read at", reason="a replica came too late")
     primary = await cluster.endpoint("main")

@@ -5,10 +5,16 @@ A cold pageserver downloads every layer that a read needs while the reader waits
 
 from __future__ import annotations
 
+import asyncio
+from contextlib import suppress
+
 import pytest
 
 from harness.cluster import Cluster
+from harness.collecting import SMALL_LAYERS
 from harness.endpoint_handle import EndpointHandle
+from harness.faulting.control_plane import ASKING
+from harness.loss import lose_and_reattach
 from harness.nodes import PageserverHandle
 from harness.topology import KIB, Discovery, Topology
 from harness.workload import LoadOptions
@@ -81,3 +87,40 @@ async def test_warm_copy_is_of_no_consequence(world: World) -> None:
         await load.progress(50)
         await move(cluster, endpoint, new)
         await load.progress(100)
+
+
+async def keep_asking(pageserver: PageserverHandle, endpoint: EndpointHandle) -> None:
+    """Whatever a pageserver may be asked about a timeline that it believes to own."""
+    for request in (
+        pageserver.checkpoint,
+        pageserver.compact,
+        pageserver.collect_garbage,
+    ):
+        with suppress(*ASKING):
+            async with asyncio.timeout(3.0):
+                await request(endpoint.timeline)
+
+
+@pytest.mark.computes("walgen", reason="PostgreSQL does not change its pageserver while it runs")
+async def test_stale_pageserver_harms_nobody(world: World) -> None:
+    """Frozen while the tenant moves on, it wakes up, flushes, compacts and collects in vain."""
+    cluster = await world.start(Topology(pageservers=2, pageserver_options=SMALL_LAYERS))
+    endpoint = await cluster.endpoint("main")
+    old, new = cluster.pageservers
+    async with world.load(endpoint) as load:
+        await load.progress(100)
+        async with world.faults.pause(old):
+            await new.attach(endpoint.timeline.tenant_id)
+            await cluster.caught_up(new, endpoint.timeline)
+            await endpoint.move(new)
+            for _ in range(3):
+                await load.progress(60)
+                await keep_asking(new, endpoint)
+        for _ in range(3):
+            await load.progress(30)
+            await asyncio.gather(keep_asking(old, endpoint), keep_asking(new, endpoint))
+        assert (await old.timeline(endpoint.timeline)).superseded
+        assert not (await new.timeline(endpoint.timeline)).superseded
+        await old.restart()
+        await load.progress(30)
+    await lose_and_reattach(cluster, new, new)
