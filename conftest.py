@@ -106,6 +106,9 @@ HUNTING_GROUNDS = (
     "scenarios/test_branch_tree.py::test_tree_of_branches",
     "scenarios/test_elections.py::test_leaders_come_and_go",
     "scenarios/test_impatient_operator.py::test_last_answer_counts",
+    "scenarios/test_retention.py::test_retention",
+    "scenarios/test_gc_races.py::test_gc_race[get_page]",
+    "scenarios/test_gc_races.py::test_gc_race[branch_creation]",
     "scenarios/test_campaign.py::test_campaign[swarm]",
 )
 """General scenarios that bugs are hunted with, in turn; none is made for one bug."""

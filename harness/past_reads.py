@@ -36,24 +36,24 @@ class PastReads:
         self._seen: dict[Lsn, dict[int, bytes]] = {}
 
     async def remember(self, lsn: Lsn, blocks: list[int]) -> None:
-        """Read pages at an LSN that is surely in scope."""
-        pages = await self._tap.read([Wanted(block, lsn) for block in blocks])
+        """Read pages at an LSN that was the head just now, unless even that is collected."""
+        pages = await self._read(lsn, blocks)
+        if pages is None:
+            return
         self._seen[lsn] = dict(zip(blocks, pages, strict=True))
         if len(self._seen) > REMEMBERED_MAX:
             del self._seen[min(self._seen)]
 
     async def again(self) -> None:
         """Read the pages of some remembered LSN again; ``CheckFailed`` if they have changed."""
+        if not self._seen:
+            return
         # The oldest that is left is the next that garbage collection may come for.
         oldest_first = sorted(self._seen)
         lsn = oldest_first[0] if self._chance.random() < 0.5 else self._chance.choice(oldest_first)
         expected = self._seen[lsn]
-        try:
-            pages = await self._tap.read([Wanted(block, lsn) for block in expected])
-        except ServerError as error:
-            if error.sqlstate != LsnOutOfScope.sqlstate:
-                raise CheckFailed(f"read at {lsn}: {error}", checker="past_reads") from error
-            self.refused += 1
+        pages = await self._read(lsn, list(expected))
+        if pages is None:
             self._seen.pop(lsn, None)
             return
         for (block, before), now in zip(expected.items(), pages, strict=True):
@@ -63,6 +63,16 @@ class PastReads:
                     checker="past_reads",
                 )
         self.same += 1
+
+    async def _read(self, lsn: Lsn, blocks: list[int]) -> list[bytes] | None:
+        """Pages at an LSN; ``None`` if it is out of scope, which is counted."""
+        try:
+            return await self._tap.read([Wanted(block, lsn) for block in blocks])
+        except ServerError as error:
+            if error.sqlstate != LsnOutOfScope.sqlstate:
+                raise CheckFailed(f"read at {lsn}: {error}", checker="past_reads") from error
+            self.refused += 1
+            return None
 
 
 def _difference(before: bytes, now: bytes) -> str:

@@ -64,7 +64,7 @@ async def read_pages(race: Race) -> None:
     """Several readers of past pages at once; now and then the disk hangs in the middle of them."""
     home = race.primary.pageserver
     reads = PastReads(home, race.primary.timeline, race.chance)
-    for _ in range(10):
+    for _ in range(6):
         await reads.remember(await race.write(), BLOCKS)
         readers = [asyncio.create_task(reads.again()) for _ in range(4)]
         if race.chance.random() < 0.4:
