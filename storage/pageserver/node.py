@@ -70,9 +70,7 @@ async def main(context: NodeContext) -> None:
         registry,
         options=wire.ServerOptions(describe=service.describe),
     )
-    api = await http.serve(
-        pageserver_api(tenants, environment.options), context.name, HTTP_PORT, registry
-    )
+    api = await http.serve(pageserver_api(tenants, environment), context.name, HTTP_PORT, registry)
     context.ready.set()
     logger.info("pageserver %s is ready", context.name)
     try:
