@@ -23,7 +23,7 @@ class Metric(NamedTuple):
 
 
 def metrics_text(environment: Environment, tenants: Iterable[Tenant]) -> str:
-    """Everything that a pageserver tells of itself; gathered in one step, so it is of one moment."""
+    """Everything that a pageserver tells of itself, all of one moment."""
     metrics = [*_node_metrics(environment), *_timeline_metrics(list(tenants))]
     return "".join(line + "\n" for metric in metrics for line in _lines(metric))
 

@@ -140,12 +140,13 @@ class Tenants:
             self._check_running()
             tenant = self._tenants.get(tenant_id)
             if tenant is None:
-                await self._environment.registry.shutdown(
-                    kind=TaskKind.SECONDARY, tenant_id=tenant_id, within_s=1.0
-                )
                 await self._save(tenant_id, 0)
                 await failpoint(Failpoint.PS_ATTACH_NOTED)
                 tenant = self._add(tenant_id)
+                # From here on no warm copy begins; one that runs would meet our own files.
+                await self._environment.registry.shutdown(
+                    kind=TaskKind.SECONDARY, tenant_id=tenant_id, within_s=1.0
+                )
                 self._spawn_attach(tenant, lambda: self._take_over(tenant))
             return tenant
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from storage.errors import NotFound
 from storage.http.api import Api, Request
-from storage.http.schema import LSN, NATURAL, NUMBER, object_of
+from storage.http.schema import LSN, NATURAL, Schema, object_of
 from storage.pageserver.deletion import delete_timeline
 from storage.pageserver.leasing import lease_lsn
 from storage.pageserver.options import PageserverOptions
@@ -17,6 +17,7 @@ from storage.pageserver.tenants import Tenants
 from storage.pageserver.timeline import Timeline
 from storage.tasks import interruptible, serving
 
+_SECONDS: Schema = {"type": "number", "minimum": 0}
 _TIMELINE = "/tenant/{tenant_id}/timeline/{timeline_id}"
 
 
@@ -29,7 +30,7 @@ def add_timeline_routes(api: Api, tenants: Tenants, options: PageserverOptions) 
         f"{_TIMELINE}/gc",
         handlers.collect,
         summary="Collect garbage now, keeping this much history instead of what the options say",
-        body=object_of(None, {"gc_horizon": NATURAL, "pitr_interval_s": NUMBER}),
+        body=object_of(None, {"gc_horizon": NATURAL, "pitr_interval_s": _SECONDS}),
     )
     api.add("POST", f"{_TIMELINE}/compact", handlers.compact, summary="Compact now, if it is due")
     api.add(
@@ -37,7 +38,7 @@ def add_timeline_routes(api: Api, tenants: Tenants, options: PageserverOptions) 
         f"{_TIMELINE}/lease",
         handlers.lease,
         summary="Keep an LSN readable for a while; again to renew",
-        body=object_of({"lsn": LSN}, {"length_s": NUMBER}),
+        body=object_of({"lsn": LSN}, {"length_s": _SECONDS}),
     )
     api.add(
         "GET",
