@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 from dataclasses import dataclass
 
-from storage.errors import CorruptData, NotReady
+from storage.errors import CorruptData, NotReady, ObjectMissing
 from storage.ids import TenantId, TenantTimelineId
 from storage.pageserver.environment import Environment
 from storage.pageserver.index import TimelineIndex
@@ -71,5 +71,5 @@ async def _download(files: LayerFiles, layer: Layer) -> None:
     """``NotReady`` for a layer that the owner has removed since its index was read."""
     try:
         await files.fetch(layer)
-    except CorruptData as error:
+    except (CorruptData, ObjectMissing) as error:
         raise NotReady(f"{layer.name} changed while it was downloaded: {error}") from error
