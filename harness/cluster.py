@@ -99,10 +99,13 @@ class Cluster:
         return await self._launch(Launch(name, timeline, pageserver or self.pageservers[0]))
 
     async def replica(
-        self, name: str, lsn: Lsn, *, of: EndpointHandle, pageserver: PageserverHandle | None = None
+        self, name: str, lsn: Lsn, *, of: EndpointHandle, lease: bool = True
     ) -> EndpointHandle:
-        """Start a compute that reads the timeline of another as of ``lsn`` and changes nothing."""
-        return await self._launch(Launch(name, of.timeline, pageserver or of.pageserver, lsn))
+        """Start a compute that reads the timeline of another as of ``lsn`` and changes nothing.
+
+        It leases that LSN from the pageserver, without ``lease`` it trusts to luck.
+        """
+        return await self._launch(Launch(name, of.timeline, of.pageserver, lsn, lease))
 
     async def _launch(self, launch: Launch) -> EndpointHandle:
         handle = EndpointHandle(self, launch)

@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Launch:
     """An endpoint to launch: ``name`` is its host name, ``pageserver`` has its pages. With ``lsn``
-    it is a replica that reads as of that LSN and changes nothing."""
+    it is a replica that reads as of that LSN, leased unless told otherwise, and changes nothing."""
 
     name: str
     timeline: TenantTimelineId
     pageserver: PageserverHandle
     lsn: Lsn | None = None
+    lease: bool = True
 
 
 class RunningCompute(Protocol):

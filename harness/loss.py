@@ -7,7 +7,21 @@ through a pageserver that starts with nothing; the oracles at the end of the run
 from __future__ import annotations
 
 from harness.cluster import Cluster
-from harness.nodes import PageserverHandle
+from harness.nodes import NodeHandle, PageserverHandle
+
+
+async def lose_power(cluster: Cluster, node: NodeHandle, *, host: bool) -> None:
+    """A node's process dies, or its machine in silence, and comes back; peers hear of it at last.
+
+    What TCP's keep-alive does hours later happens at once: connections to a machine that is gone
+    break, also those over which nobody had anything to say.
+    """
+    await node.kill(host=host)
+    await node.start()
+    if host:
+        for other in cluster.nodes:
+            if other is not node:
+                cluster.world.faults.reset(other.name, node.name)
 
 
 async def lose_and_reattach(

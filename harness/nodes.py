@@ -139,6 +139,15 @@ class PageserverTimeline:
         return cls(**_typed(cls, data))
 
 
+@dataclass(frozen=True)
+class GarbageCollected:
+    """What a pass did: the cutoff, and what held it back (``horizon``, ``lease`` …)."""
+
+    cutoff: Lsn
+    held_by: str
+    layers_removed: int
+
+
 def _typed(shape: type, data: dict[str, Any]) -> dict[str, Any]:
     """Pick the fields of a dataclass from JSON, LSNs parsed."""
     fields: dict[str, Any] = {}
@@ -232,6 +241,10 @@ class PageserverHandle(NodeHandle):
         """Attach a tenant whose data is in S3; returns when the request is accepted."""
         await self.http("POST", f"/tenant/{tenant_id}/attach")
 
+    async def warm(self, tenant_id: TenantId) -> int:
+        """Download the layers of a tenant that lives elsewhere; returns how many bytes it took."""
+        return int((await self.http("POST", f"/tenant/{tenant_id}/warm"))["downloaded_bytes"])
+
     async def detach(self, tenant_id: TenantId) -> None:
         """Detach a tenant; its data stays in S3."""
         await self.http("POST", f"/tenant/{tenant_id}/detach")
@@ -264,6 +277,34 @@ class PageserverHandle(NodeHandle):
     async def timeline(self, timeline: TenantTimelineId) -> PageserverTimeline:
         """State and LSNs of a timeline."""
         return PageserverTimeline.of(await self.http("GET", _timeline_path(timeline)))
+
+    async def collect_garbage(
+        self, timeline: TenantTimelineId, *, gc_horizon: int = 0, pitr_interval_s: float = 0.0
+    ) -> GarbageCollected:
+        """One pass of garbage collection that keeps so many bytes and seconds of history."""
+        body = {"gc_horizon": gc_horizon, "pitr_interval_s": pitr_interval_s}
+        answer = await self.http("POST", f"{_timeline_path(timeline)}/gc", body)
+        return GarbageCollected(
+            Lsn.parse(answer["cutoff"]), answer["held_by"], int(answer["layers_removed"])
+        )
+
+    async def compact(self, timeline: TenantTimelineId) -> None:
+        """Merge layers and make images, as far as it is due."""
+        await self.http("POST", f"{_timeline_path(timeline)}/compact")
+
+    async def lease(
+        self, timeline: TenantTimelineId, lsn: Lsn, length_s: float | None = None
+    ) -> float:
+        """Keep an LSN readable; returns for how long, in seconds."""
+        body: dict[str, Any] = {"lsn": str(lsn)}
+        if length_s is not None:
+            body["length_s"] = length_s
+        answer = await self.http("POST", f"{_timeline_path(timeline)}/lease", body)
+        return float(answer["valid_for_s"])
+
+    async def delete_timeline(self, timeline: TenantTimelineId) -> None:
+        """Delete a timeline for good."""
+        await self.http("DELETE", _timeline_path(timeline))
 
     async def checkpoint(self, timeline: TenantTimelineId) -> None:
         """Flush and upload what is in memory now; returns when S3 has it."""

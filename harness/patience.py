@@ -11,6 +11,8 @@ from storage.http.client import HttpError
 if TYPE_CHECKING:
     from harness.world import World
 
+__all__ = ["HttpError", "when_ready"]
+
 T = TypeVar("T")
 HTTP_NOT_READY = 503
 

@@ -139,7 +139,12 @@ class ReplicaNode:
     async def start(self, launch: Launch) -> None:
         """Start the node; it serves once the pageserver has reached its LSN."""
         assert launch.lsn is not None, "a replica is pinned to an LSN"
-        options = {**page_options(launch), "lsn": str(launch.lsn), **self._compute_options}
+        options = {
+            **page_options(launch),
+            "lsn": str(launch.lsn),
+            "lease": launch.lease,
+            **self._compute_options,
+        }
         self._node.spec = NodeSpec(launch.name, "readonly", options)
         await self._node.start()
 

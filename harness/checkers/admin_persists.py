@@ -82,7 +82,15 @@ class AdminModel:
             match = _NEW_TIMELINE.match(request.path)
             if match is not None and match[1] == tenant and request.done:
                 found[str(request.body["timeline_id"])] = None
-        return list(found)
+        return [timeline for timeline in found if not self._may_be_deleted(tenant, timeline)]
+
+    def _may_be_deleted(self, tenant: str, timeline: str, *, at_s: float = NEVER) -> bool:
+        """Whether somebody asked, before ``at_s``, to delete a timeline of a pageserver."""
+        path = f"/tenant/{tenant}/timeline/{timeline}"
+        return any(
+            each.method == "DELETE" and each.path == path and each.began_at_s < at_s
+            for each in self._requests
+        )
 
     def check_refusals(self) -> int:
         """Check every answer that something does not exist; returns how many there are."""
@@ -91,6 +99,9 @@ class AdminModel:
             if request.status != HTTPStatus.NOT_FOUND:
                 continue
             count += 1
+            about = _TIMELINE.match(request.path)
+            if about and self._may_be_deleted(about[1], about[2], at_s=request.ended_at_s):
+                continue
             for thing in _about(request):
                 if self.exists(thing, at_s=request.began_at_s) and self.exists(
                     thing, at_s=request.ended_at_s

@@ -1,9 +1,10 @@
 """What nodes report of themselves obeys the order of the protocols (SYSTEM.md, "Consensus").
 
 * An LSN that only grows does so within one incarnation, or one attachment of a tenant.
-* Pageserver: remote_consistent ≤ disk_consistent ≤ last_record. Safekeeper: backup ≤ commit ≤
-  flush, remote_consistent ≤ commit, truncate ≤ flush. WAL is removed from its disk only up to the
-  lowest of remote_consistent, truncate and backup: pageserver, peers and S3 have it.
+* Pageserver: latest_gc_cutoff ≤ remote_consistent ≤ disk_consistent ≤ last_record. Safekeeper:
+  backup ≤ commit ≤ flush, remote_consistent ≤ commit, truncate ≤ flush. WAL is removed from its
+  disk only up to the lowest of remote_consistent, truncate and backup: pageserver, peers and S3
+  have it.
 * Terms only grow, a term has one leader, and a safekeeper votes once per term.
 
 An event is compared with what was reported before it; what was never reported is not guessed.
@@ -29,11 +30,13 @@ GROWING = frozenset(
         "last_record_lsn",
         "disk_consistent_lsn",
         "remote_consistent_lsn",
+        "latest_gc_cutoff_lsn",
     }
 )
 """Not flush_lsn: a new leader may cut a log."""
 
 AT_MOST = {
+    "latest_gc_cutoff_lsn": ("remote_consistent_lsn",),
     "remote_consistent_lsn": ("disk_consistent_lsn", "commit_lsn"),
     "disk_consistent_lsn": ("last_record_lsn",),
     "backup_lsn": ("commit_lsn",),

@@ -14,7 +14,6 @@ from storage.lsn import INVALID_LSN, Lsn
 from storage.pageserver import attached, creation, read_view
 from storage.pageserver.attached import FORMAT_VERSION, PATH
 from storage.pageserver.candidates import Candidates
-from storage.pageserver.compaction import Compactor
 from storage.pageserver.index import TimelineIndex
 from storage.pageserver.keys import Key
 from storage.pageserver.layer import Layer
@@ -47,13 +46,13 @@ async def _put_once(self: RemoteTenant, key: str, data: bytes) -> None:
         await self._bounded(self._objects.put(key, data))
 
 
-def _delete_first(self: Compactor, inputs: list[Layer], outputs: list[Layer]) -> None:
-    timeline = self._timeline
-    timeline.layers.replace(remove=inputs, add=outputs)
-    for layer in outputs:
-        timeline.uploader.put_layer(layer)
-    timeline.uploader.delete_layers(tuple(layer.name for layer in inputs))
-    timeline.uploader.put_index(timeline.index())
+def _delete_first(self: Timeline, *, remove: list[Layer], add: list[Layer]) -> None:
+    self.layers.replace(remove=remove, add=add)
+    for layer in add:
+        self.uploader.put_layer(layer)
+    if remove:
+        self.uploader.delete_layers(tuple(layer.name for layer in remove))
+    self.uploader.put_index(self.index())
 
 
 async def _always_newest(self: Uploader) -> bool:
@@ -236,9 +235,9 @@ BUGS: Sequence[Bug] = (
     _slip("own-upload-error-swallowed", "O7 O8", "S3 answers with errors",
           (RemoteTenant, "put", _put_once)),
     _slip("own-delete-before-index", "O7 O8", "a pageserver dies after a compaction",
-          (Compactor, "_replace", _delete_first)),
+          (Timeline, "replace_layers", _delete_first)),
     _slip("own-never-superseded", "O7 O9", "a tenant moves",
-          (Uploader, "_is_newest", _always_newest)),
+          (Uploader, "is_newest", _always_newest)),
     _slip("own-claim-blindly", "O7 O9", "attachments that overlap",
           (RemoteTenant, "claim_generation", _claim_blindly)),
     _slip("own-index-over-anything", "O7 O8", "S3 carries uploads out late",

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from contextvars import ContextVar
 
-from harness.bug import Bug, Replacement, Standing
+from harness.bug import Bug, Replacement
 from storage.lsn import Lsn
+from storage.pageserver import creation
+from storage.pageserver.creation import NewBranch, check_in_scope
 from storage.pageserver.keys import Key
 from storage.pageserver.timeline import Timeline
 
@@ -32,12 +34,20 @@ async def _limit_by_the_first_branch_point(
         _descending.reset(token)
 
 
+async def _head_before_the_lock(ancestor: Timeline, request: NewBranch) -> Lsn:
+    lsn = request.ancestor_start_lsn or ancestor.last_record_lsn
+    async with ancestor.layers_changing:
+        check_in_scope(ancestor, lsn)
+        ancestor.branch_points.expect(request.timeline_id, lsn)
+        return lsn
+
+
 BUGS = (
     Bug(
         "branch-head-read-before-lock", FAMILY, "medium", ("O13",),
         "1f5918b36d = PR #2053; regression ddceb9e6cd = PR #5535, issue #5531",
-        standing=Standing.WAITING,
-        reason="comes with the complete pageserver: garbage collection, which raises the cutoff",
+        replacements=(Replacement(creation, "choose_branch_point", _head_before_the_lock),),
+        applies="a branch at the head while garbage collection removes layers",
     ),
     Bug(
         "branch-ancestor-not-caught-up", FAMILY, "hard", ("O6",),

@@ -31,7 +31,7 @@ async def _wait_before_looking(self: StateCell) -> None:
 
 async def _remove_some_time(self: Tenant) -> None:
     """The files go when the last reference to the old object is dropped, whenever that is."""
-    environment = self._environment
+    environment = self.environment
 
     async def drop() -> None:
         await asyncio.sleep(2 * environment.ports.entropy.random())

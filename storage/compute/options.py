@@ -65,10 +65,12 @@ class WalgenOptions:
 
 @dataclass(frozen=True, slots=True)
 class ReadonlyOptions:
-    """Options of ``readonly``: pages are read as of ``lsn``."""
+    """Options of ``readonly``: pages are read as of ``lsn``, which is leased unless ``lease`` is
+    false."""
 
     pages: PageServiceOptions
     lsn: Lsn
+    lease: bool = True
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Self:

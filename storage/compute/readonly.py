@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
-from storage.compute.engine import Engine
+from storage.compute.engine import Engine, Log, ReadResult
+from storage.compute.lease import LeaseKeeper
 from storage.compute.options import ReadonlyOptions
 from storage.compute.page_cache import CacheOptions, PageCache
 from storage.compute.page_client import PageClient
 from storage.compute.service import HTTP_PORT, KvService, ReadOnly, compute_api, serve_commands
 from storage.compute.transact import Executed, Step
-from storage.errors import NotReady
+from storage.errors import CorruptData, LsnOutOfScope, NotReady
 from storage.http.server import HttpServer
 from storage.http.server import serve as serve_http
 from storage.life import run_until_stopped
@@ -23,6 +24,8 @@ from storage.wal.record import RecordSpec
 from storage.wire.server import WireServer
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 CLOSE_WITHIN_S = 1.0
 
@@ -43,7 +46,21 @@ class PinnedLog:
 
 
 class PinnedTables(Engine):
-    """Reads as of the pinned LSN."""
+    """Reads as of the pinned LSN, as long as ``check`` does not refuse them."""
+
+    def __init__(self, log: Log, cache: PageCache, check: Callable[[], None]) -> None:
+        super().__init__(log, cache)
+        self._check_readable = check
+
+    async def get(self, key: int) -> ReadResult:
+        """See :meth:`Engine.get`; ``LsnOutOfScope`` once the LSN is gone."""
+        self._check_readable()
+        return await super().get(key)
+
+    async def scan(self, first: int, end: int) -> ReadResult:
+        """See :meth:`Engine.scan`; ``LsnOutOfScope`` once the LSN is gone."""
+        self._check_readable()
+        return await super().scan(first, end)
 
     async def write(self, changes: Mapping[int, bytes | None]) -> Lsn:
         """Always refuses, before it touches a page."""
@@ -61,7 +78,11 @@ class Readonly:
         self._context = context
         self._options = options
         self.registry = TaskRegistry(context.name, context.die)
+        self._refusal: LsnOutOfScope | None = None
         self._pages = PageClient(options.pages, self.registry, context.ports.entropy)
+        self._lease: LeaseKeeper | None = None
+        if options.lease:
+            self._lease = LeaseKeeper(options.pages, options.lsn, self.registry)
         self._http: HttpServer | None = None
         self._wire: WireServer | None = None
 
@@ -71,16 +92,20 @@ class Readonly:
             "phase": "taking_base" if self._wire is None else "serving",
             "lsn": str(self._options.lsn),
             "pageserver": self._pages.address,
+            "leased": self._lease is not None and self._lease.is_live,
         }
 
     async def run(self) -> None:
         """Start, and serve until cancelled."""
         name, lsn = self._context.name, self._options.lsn
-        api = compute_api("Seawall readonly", self.status, self._pages.move)
+        api = compute_api("Seawall readonly", self.status, self._move)
         self._http = await serve_http(api, name, HTTP_PORT, self.registry)
         self._pages.start()
+        if self._lease is not None:
+            self._lease.start(self._context.ports.entropy)
+            await self._lease.settled()
         cache = PageCache(
-            lambda block, _: self._pages.page_at(block, lsn),
+            lambda block, _: self._page(block),
             self.registry,
             lambda: lsn,
             CacheOptions(
@@ -89,19 +114,50 @@ class Readonly:
                 capacity=self._options.pages.cache_pages,
             ),
         )
-        service = KvService(PinnedTables(PinnedLog(lsn), cache), self.status)
+        service = KvService(PinnedTables(PinnedLog(lsn), cache, self._check), self.status)
         self._wire = await serve_commands(name, service, self.registry)
         self._context.ready.set()
         logger.info("serving reads as of %s", lsn)
         await self._context.stopping.wait()
 
+    def _move(self, address: str) -> None:
+        self._pages.move(address)
+        if self._lease is not None:
+            self._lease.move(address)
+
+    async def _page(self, block: int) -> bytes:
+        lsn = self._options.lsn
+        return await self._promised(self._pages.page_at(block, lsn), f"block {block}")
+
+    async def _promised(self, read: Awaitable[T], what: str) -> T:
+        """A read at the pinned LSN; ``CorruptData`` if it is refused although it is leased."""
+        promised = self._lease is not None and self._lease.is_live
+        try:
+            return await read
+        except LsnOutOfScope as error:
+            if promised and self._lease is not None and self._lease.is_live:
+                raise CorruptData(
+                    f"the lease at {self._options.lsn} is valid, but {what}: {error}"
+                ) from error
+            raise
+
     async def _blocks(self) -> int:
         """Length of the relation at the pinned LSN; waits for a pageserver as long as it takes."""
+        lsn = self._options.lsn
         while True:
             try:
-                return await self._pages.blocks(self._options.lsn, self._options.lsn)
+                return await self._promised(self._pages.blocks(lsn, lsn), "the size of kv")
+            except LsnOutOfScope as error:
+                self._refusal = error
+                logger.warning("nothing can be read at %s any more: %s", lsn, error)
+                return 0
             except NotReady as error:
                 logger.info("still waiting for a pageserver: %s", error)
+
+    def _check(self) -> None:
+        """Refuse every read if the LSN was gone when this compute started."""
+        if self._refusal is not None:
+            raise LsnOutOfScope(str(self._refusal))
 
     async def close(self) -> None:
         """End everything."""

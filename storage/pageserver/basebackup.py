@@ -29,8 +29,8 @@ async def base_backup(
     """
     if lsn is None:
         lsn = timeline.last_record_lsn
-    with timeline.gc_cutoff.hold() as cutoff:
-        check_in_scope(timeline, lsn, cutoff)
+    with timeline.gc_cutoff.hold():
+        check_in_scope(timeline, lsn)
         async with read_view(timeline, ReadPoint.at(lsn)) as view:
             prev_lsn = prev_record_lsn(timeline, lsn)
             postgres = timeline.environment.postgres

@@ -15,6 +15,7 @@ from contextlib import AsyncExitStack, ExitStack, aclosing
 from heapq import heapify, heappop, heapreplace
 
 from storage.errors import PortError
+from storage.failpoints import Failpoint, failpoint
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
 from storage.pageserver.images import ImageMaker
@@ -57,10 +58,14 @@ class Compactor:
         if self._timeline.uploader.superseded:
             return
         with self._timeline.gate.hold():
-            level0 = self._timeline.layers.level0()
-            if len(level0) >= self._options.compaction_threshold:
-                await self._merge(level0)
-            await self._images.make_due()
+            async with self._timeline.layers_changing:
+                await self._compact()
+
+    async def _compact(self) -> None:
+        level0 = self._timeline.layers.level0()
+        if len(level0) >= self._options.compaction_threshold:
+            await self._merge(level0)
+        await self._images.make_due()
 
     async def _merge(self, inputs: list[Layer]) -> None:
         with ExitStack() as pins:
@@ -69,19 +74,12 @@ class Compactor:
                 pins.enter_context(layer.pin())
                 readers.append(await self._timeline.files.reader(layer))
             outputs = await self._rewrite(inputs, readers)
+        await failpoint(Failpoint.PS_COMPACTION_WRITTEN)
         reach(Mark.MERGED)
-        self._replace(inputs, outputs)
+        self._timeline.replace_layers(remove=inputs, add=outputs)
+        await failpoint(Failpoint.PS_COMPACTION_REPLACED)
         for layer in inputs:
             await self._timeline.files.remove(layer)
-
-    def _replace(self, inputs: list[Layer], outputs: list[Layer]) -> None:
-        """Swap the layers in one step, and let the object store follow in a safe order."""
-        timeline = self._timeline
-        timeline.layers.replace(remove=inputs, add=outputs)
-        for layer in outputs:
-            timeline.uploader.put_layer(layer)
-        timeline.uploader.put_index(timeline.index())
-        timeline.uploader.delete_layers(tuple(layer.name for layer in inputs))
 
     async def _rewrite(self, inputs: list[Layer], readers: list[LayerReader]) -> list[Layer]:
         """Write the versions of all inputs, in order, into layers of about the target size."""

@@ -1,9 +1,8 @@
 """Making timelines: empty ones, branches, and ones filled from a data directory.
 
 A timeline exists once its index is in the object store, not before; ancestor and branch point are
-part of the index, so a failed branch leaves nothing behind. A branch point is chosen and checked
-while the ancestor's cutoff is held, and held until the branch is known (BUGBANK
-``branch-head-read-before-lock``).
+part of the index, so a failed branch leaves nothing behind. A branch point is chosen, checked and
+handed to garbage collection in one step (BUGBANK ``branch-head-read-before-lock``).
 """
 
 from __future__ import annotations
@@ -13,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from storage.errors import BadRequest, Conflict, LsnOutOfScope, NotReady
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, TimelineId
 from storage.lsn import INVALID_LSN, Lsn
 from storage.pageserver.index import TimelineIndex
@@ -62,7 +62,8 @@ async def create_timeline(
 
     async def create() -> Timeline:
         async with tenants.lock(tenant_id):
-            tenant = _active(tenants, tenant_id)
+            tenant = active_tenant(tenants, tenant_id)
+            _check_never_deleted(tenant, request.timeline_id)
             existing = tenant.timelines.get(request.timeline_id)
             if existing is not None:
                 return _same(existing, request)
@@ -84,7 +85,8 @@ async def import_timeline(
     When it fails, nothing of the timeline remains.
     """
     async with tenants.lock(tenant_id):
-        tenant = _active(tenants, tenant_id)
+        tenant = active_tenant(tenants, tenant_id)
+        _check_never_deleted(tenant, request.timeline_id)
         if request.timeline_id in tenant.timelines:
             raise Conflict(f"timeline {request.timeline_id} exists already")
         index = _empty_index(tenant, request, before=RECORD_ALIGNMENT)
@@ -97,12 +99,19 @@ async def import_timeline(
             raise
 
 
-def _active(tenants: Tenants, tenant_id: TenantId) -> Tenant:
+def active_tenant(tenants: Tenants, tenant_id: TenantId) -> Tenant:
+    """A tenant whose timelines may be made and deleted here; ``NotReady``, ``Conflict``."""
     tenant = tenants.get(tenant_id)
     tenant.state.check_active()
     if tenant.is_superseded():
         raise Conflict(f"tenant {tenant_id} was attached elsewhere since; detach it here")
     return tenant
+
+
+def _check_never_deleted(tenant: Tenant, timeline_id: TimelineId) -> None:
+    """A deletion is final: what is left of the old timeline must not meet a new one's."""
+    if timeline_id in tenant.deleted:
+        raise Conflict(f"timeline {timeline_id} was deleted; a new one needs a new id")
 
 
 def _same(existing: Timeline, request: NewTimeline | NewBranch) -> Timeline:
@@ -137,31 +146,46 @@ async def _branch(tenants: Tenants, tenant: Tenant, request: NewBranch) -> Timel
     ancestor.state.check_active()
     if request.ancestor_start_lsn is not None:
         await _wait_ingested(ancestor, request.ancestor_start_lsn)
-    with ancestor.gc_cutoff.hold() as cutoff:
-        lsn = request.ancestor_start_lsn
-        if lsn is None:
-            lsn = ancestor.last_record_lsn
-        check_in_scope(ancestor, lsn, cutoff)
-        at_head = lsn == ancestor.last_record_lsn
-        index = TimelineIndex(
-            timeline_id=request.timeline_id,
-            generation=tenant.generation,
-            pg_version=ancestor.pg_version,
-            initdb_lsn=ancestor.initdb_lsn,
-            disk_consistent_lsn=lsn,
-            latest_gc_cutoff_lsn=cutoff,
-            prev_record_lsn=ancestor.prev_record_lsn if at_head else INVALID_LSN,
-            ancestor_timeline_id=request.ancestor_timeline_id,
-            ancestor_lsn=lsn,
-        )
+    await tenants.bounded("the first index of this attachment", ancestor.uploader.wait_owned())
+    lsn = await choose_branch_point(ancestor, request)
+    at_head = lsn == ancestor.last_record_lsn
+    index = TimelineIndex(
+        timeline_id=request.timeline_id,
+        generation=tenant.generation,
+        pg_version=ancestor.pg_version,
+        initdb_lsn=ancestor.initdb_lsn,
+        disk_consistent_lsn=lsn,
+        latest_gc_cutoff_lsn=ancestor.gc_cutoff.planned,
+        prev_record_lsn=ancestor.prev_record_lsn if at_head else INVALID_LSN,
+        ancestor_timeline_id=request.ancestor_timeline_id,
+        ancestor_lsn=lsn,
+    )
+    await failpoint(Failpoint.PS_BRANCH_CHOSEN)
+    try:
         return await _publish(tenants, tenant, index)
+    except IndexTaken:
+        # The place is another timeline's, so no attempt of ours can come true any more.
+        ancestor.branch_points.gone(request.timeline_id)
+        raise
 
 
-def check_in_scope(timeline: Timeline, lsn: Lsn, cutoff: Lsn) -> None:
-    """Refuse a branch or base backup before what the timeline still has; names both LSNs."""
+async def choose_branch_point(ancestor: Timeline, request: NewBranch) -> Lsn:
+    """Where to branch; from here on garbage collection spares it. Nothing suspends in between."""
+    lsn = request.ancestor_start_lsn
+    if lsn is None:
+        lsn = ancestor.last_record_lsn
+    check_in_scope(ancestor, lsn)
+    ancestor.branch_points.expect(request.timeline_id, lsn)
+    return lsn
+
+
+def check_in_scope(timeline: Timeline, lsn: Lsn) -> None:
+    """Refuse what begins before what the timeline has and keeps; names both LSNs."""
+    if timeline.deleting:
+        raise Conflict(f"timeline {timeline.ident.timeline_id} is being deleted")
     if lsn < timeline.initdb_lsn:
         raise LsnOutOfScope(f"LSN {lsn} is before initdb_lsn {timeline.initdb_lsn}")
-    timeline.gc_cutoff.check(lsn, cutoff)
+    timeline.gc_cutoff.check_stays(lsn)
     if lsn < timeline.ancestor_lsn:
         raise LsnOutOfScope(
             f"LSN {lsn} is before {timeline.ancestor_lsn}, where timeline "
@@ -191,9 +215,12 @@ async def _publish(tenants: Tenants, tenant: Tenant, index: TimelineIndex) -> Ti
         if not _alike(taken.index, index):
             raise
         index, etag = taken.index, taken.etag
+    await failpoint(Failpoint.PS_TIMELINE_STORED)
     if not await tenants.bounded(what, tenant.remote.is_newest(tenant.generation)):
         raise Conflict(f"tenant {tenant.tenant_id} was attached elsewhere since")
-    return await tenant.add_timeline(index, etag)
+    timeline = await tenant.add_timeline(index, etag)
+    await failpoint(Failpoint.PS_TIMELINE_LOADED)
+    return timeline
 
 
 def _alike(one: TimelineIndex, other: TimelineIndex) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from storage.lsn import Lsn
+from storage.pageserver.disk_budget import DiskBudget
 from storage.pageserver.hooks import PostgresHooks
 from storage.pageserver.keys import Key
 from storage.pageserver.layer_file import BlockCache
@@ -30,6 +31,7 @@ class Environment:
     postgres: PostgresHooks | None
     blocks: BlockCache
     pages: PageCache
+    budget: DiskBudget
     timelines_made: int = 0
 
     def next_timeline_number(self) -> int:

@@ -11,6 +11,7 @@ import contextlib
 import logging
 
 from storage.errors import DiskError
+from storage.failpoints import Failpoint, failpoint
 from storage.marks import Mark, reach
 from storage.pageserver import values
 from storage.pageserver.backoff import Backoff
@@ -81,6 +82,7 @@ class Flusher:
         frozen = self._timeline.frozen[0]
         with self._timeline.gate.hold():
             layer = await self._write(frozen) if len(frozen.layer) else None
+            await failpoint(Failpoint.PS_FLUSH_WRITTEN)
             self._timeline.flushed(frozen, layer)
 
     async def _write(self, frozen: FrozenLayer) -> Layer:

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import asdict
 from typing import Any
 
 from storage.errors import BadRequest, Conflict, NotReady
-from storage.http.api import Api, Reply, Request
+from storage.http.api import Api, Reply, Request, Text
 from storage.http.schema import INTEGER, LSN, TIMELINE_ID, object_of
 from storage.lsn import Lsn
 from storage.pageserver.creation import NewBranch, NewTimeline, create_timeline
+from storage.pageserver.environment import Environment
+from storage.pageserver.metrics import CONTENT_TYPE, metrics_text
 from storage.pageserver.options import PageserverOptions
 from storage.pageserver.states import State
 from storage.pageserver.tenant import Tenant
 from storage.pageserver.tenants import Tenants
 from storage.pageserver.timeline import Timeline
+from storage.pageserver.timeline_api import add_timeline_routes
 
 TITLE = "Seawall pageserver"
 
@@ -29,10 +33,16 @@ _NEW_TIMELINE = object_of(
 )
 
 
-def pageserver_api(tenants: Tenants, options: PageserverOptions) -> Api:
+def pageserver_api(tenants: Tenants, environment: Environment) -> Api:
     """Every route of a pageserver."""
     api = Api(TITLE)
+    options = environment.options
     handlers = _Handlers(tenants, options)
+
+    async def metrics(_request: Request) -> Text:
+        return Text(CONTENT_TYPE, metrics_text(environment, tenants.all()))
+
+    api.add("GET", "/metrics", metrics, summary="Numbers for Prometheus")
     timeline = "/tenant/{tenant_id}/timeline/{timeline_id}"
     api.add("GET", "/tenant", handlers.list_tenants, summary="Every tenant attached here")
     api.add("GET", "/tenant/{tenant_id}", handlers.get_tenant, summary="A tenant's state")
@@ -42,6 +52,12 @@ def pageserver_api(tenants: Tenants, options: PageserverOptions) -> Api:
         "/tenant/{tenant_id}/attach",
         handlers.attach,
         summary="Serve a tenant whose data is in the object store; 202 while it is attaching",
+    )
+    api.add(
+        "POST",
+        "/tenant/{tenant_id}/warm",
+        handlers.warm,
+        summary="Download the layers of a tenant that lives elsewhere, before it is attached here",
     )
     api.add(
         "POST",
@@ -63,6 +79,7 @@ def pageserver_api(tenants: Tenants, options: PageserverOptions) -> Api:
         handlers.checkpoint,
         summary="Flush and upload what is in memory; answers when the object store has it",
     )
+    add_timeline_routes(api, tenants, options)
     return api
 
 
@@ -84,6 +101,9 @@ class _Handlers:
 
     async def attach(self, request: Request) -> Reply:
         return _accepted(await self._tenants.attach(request.tenant_id()))
+
+    async def warm(self, request: Request) -> dict[str, Any]:
+        return asdict(await self._tenants.warm(request.tenant_id()))
 
     async def detach(self, request: Request) -> dict[str, Any]:
         tenant_id = request.tenant_id()

@@ -75,11 +75,7 @@ class ImageMaker:
         return Lsn(max(name.end_lsn for name in deltas) - 1)
 
     def _publish(self, images: list[Layer]) -> None:
-        timeline = self._timeline
-        timeline.layers.replace(remove=(), add=images)
-        for layer in images:
-            timeline.uploader.put_layer(layer)
-        timeline.uploader.put_index(timeline.index())
+        self._timeline.replace_layers(remove=[], add=images)
 
     async def _picture(self, partition: Range, lsn: Lsn) -> list[Layer]:
         """Write the images of a partition; together they cover it without a gap."""

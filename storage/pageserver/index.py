@@ -13,8 +13,9 @@ from storage.errors import CorruptData
 from storage.ids import TimelineId
 from storage.lsn import INVALID_LSN, Lsn
 from storage.pageserver.layer_name import LayerName
+from storage.pageserver.wal_times import Sample
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +23,9 @@ class TimelineIndex:
     """What the object store knows of a timeline. ``layers`` are (name, size in bytes) pairs.
 
     ``prev_record_lsn`` is the start of the last record up to ``disk_consistent_lsn`` (0: unknown);
-    ``ancestor_lsn`` is 0 for a timeline without ancestor.
+    ``ancestor_lsn`` is 0 for a timeline without ancestor. ``branch_points`` are the children that
+    garbage collection up to ``latest_gc_cutoff_lsn`` has spared; ``times`` say how old WAL is.
+    A ``deleted`` one is a tombstone: the timeline is gone for good, whatever older indexes say.
     """
 
     timeline_id: TimelineId
@@ -35,6 +38,9 @@ class TimelineIndex:
     ancestor_timeline_id: TimelineId | None = None
     ancestor_lsn: Lsn = INVALID_LSN
     layers: tuple[tuple[LayerName, int], ...] = ()
+    branch_points: tuple[tuple[TimelineId, Lsn], ...] = ()
+    times: tuple[Sample, ...] = ()
+    deleted: bool = False
 
     def encode(self) -> bytes:
         """JSON text with a checksum."""
@@ -49,6 +55,9 @@ class TimelineIndex:
             "ancestor_timeline_id": self.ancestor_timeline_id,
             "ancestor_lsn": str(self.ancestor_lsn),
             "layers": [{"name": str(name), "size": size} for name, size in self.layers],
+            "branch_points": {child: str(lsn) for child, lsn in self.branch_points},
+            "deleted": self.deleted,
+            "times": [[wall_us, str(lsn)] for wall_us, lsn in self.times],
         }
         return checked_json.encode(body, FORMAT_VERSION)
 
@@ -69,6 +78,12 @@ class TimelineIndex:
                 ancestor_timeline_id=None if ancestor is None else TimelineId(ancestor),
                 ancestor_lsn=Lsn.parse(body["ancestor_lsn"]),
                 layers=tuple((LayerName.parse(x["name"]), int(x["size"])) for x in body["layers"]),
+                branch_points=tuple(
+                    (TimelineId(child), Lsn.parse(lsn))
+                    for child, lsn in body["branch_points"].items()
+                ),
+                deleted=bool(body["deleted"]),
+                times=tuple(Sample(int(us), Lsn.parse(lsn)) for us, lsn in body["times"]),
             )
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise CorruptData(f"{source} is not a timeline index: {error!r}") from error

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -15,15 +16,16 @@ from storage.ports import Disk
 
 logger = logging.getLogger(__name__)
 
-Fetch = Callable[[LayerName, int], Awaitable[None]]
-"""Brings a layer file of a known size from the object store to its place on disk, durably."""
+Fetch = Callable[["Layer"], Awaitable[None]]
+"""Brings a layer's file from the object store to its place on disk, durably."""
 
 
 class Layer:
     """Opens its file at the first read, fetching it if it is not there.
 
     A file that turns out to be damaged is replaced by the object store's copy. Readers pin the
-    layer; :meth:`close` waits for them before its file may go.
+    layer; :meth:`close` waits for them before its file may go. ``is_remote``: the object store has
+    it, and an index there names it or is about to.
     """
 
     def __init__(self, name: LayerName, size: int, path: str) -> None:
@@ -35,6 +37,8 @@ class Layer:
         self._damage: CorruptData | None = None
         self._opening = asyncio.Lock()
         self._pins = 0
+        self.is_remote = False
+        self.last_use = 0
         self._unpinned = asyncio.Event()
         self._unpinned.set()
 
@@ -53,6 +57,28 @@ class Layer:
             if not self._pins:
                 self._unpinned.set()
 
+    @property
+    def is_pinned(self) -> bool:
+        """Whether somebody relies on the file now."""
+        return self._pins > 0
+
+    async def evict(self, disk: Disk) -> bool:
+        """Remove the file unless somebody uses it; whether it is gone. ``DiskError``.
+
+        A reader that comes meanwhile waits, and then fetches it again.
+        """
+        if self._pins:
+            return False
+        async with self._opening:
+            if self._pins:
+                return False
+            assert self.is_remote, f"{self.name} is nowhere else"
+            await self._close_readers()
+            self._damage = None
+            with contextlib.suppress(FileMissing):
+                await disk.unlink(self.path)
+            return True
+
     async def reader(self, disk: Disk, cache: BlockCache, fetch: Fetch) -> LayerReader:
         """The open file; raises ``PortError`` or ``CorruptData``. Hold a pin while using it."""
         assert self._pins, f"{self.name} is read without a pin"
@@ -69,7 +95,7 @@ class Layer:
                 raise self._damage
             return await LayerReader.open(disk, self.path, self.name, cache)
         except FileMissing:
-            await fetch(self.name, self.size)
+            await fetch(self)
         except CorruptData as error:
             await self._replace(fetch, error)
         return await LayerReader.open(disk, self.path, self.name, cache)
@@ -79,7 +105,7 @@ class Layer:
         self._damage = None
         logger.warning("%s; the layer is downloaded again", damage)
         try:
-            await fetch(self.name, self.size)
+            await fetch(self)
         except ObjectMissing:
             raise damage from None
         except PortError:
@@ -97,6 +123,11 @@ class Layer:
         """Wait for the readers, then release the file; the layer must be out of the map."""
         while self._pins:
             await self._unpinned.wait()
+        await self._close_readers()
+
+    async def _close_readers(self) -> None:
+        """Nobody may be reading; whoever comes next opens the file anew."""
         reader, self._reader = self._reader, None
-        for each in ([] if reader is None else [reader]) + self._distrusted:
+        distrusted, self._distrusted = self._distrusted, []
+        for each in ([] if reader is None else [reader]) + distrusted:
             await each.close()

@@ -7,18 +7,21 @@ the layer map does not name is removed first. What the index does not name is re
 
 from __future__ import annotations
 
+import contextlib
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import asynccontextmanager
 
 from storage.durable import TEMPORARY_SUFFIX, parent_of
-from storage.errors import CorruptData, FileMissing
+from storage.errors import CorruptData, FileMissing, NotReady, ObjectMissing
 from storage.ids import TenantTimelineId
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
+from storage.pageserver.environment import Environment
+from storage.pageserver.gate import Gate
 from storage.pageserver.keys import Key
 from storage.pageserver.layer import Layer
-from storage.pageserver.layer_file import BlockCache, LayerReader, LayerWriter, check_whole
+from storage.pageserver.layer_file import LayerReader, LayerWriter, check_whole
 from storage.pageserver.layer_map import LayerMap
 from storage.pageserver.layer_name import LayerName
 from storage.pageserver.memory_layer import Version
@@ -48,12 +51,16 @@ class LayerFiles:
     """File operations on layers; every method raises ``PortError``. Callers hold the gate."""
 
     def __init__(
-        self, disk: Disk, ident: TenantTimelineId, remote: RemoteTenant, cache: BlockCache
+        self, environment: Environment, ident: TenantTimelineId, remote: RemoteTenant
     ) -> None:
-        self._disk = disk
+        self.gate = Gate(f"timeline {ident}")
+        self.is_newest: Callable[[], Awaitable[bool]] = remote_is_ours
+        self.keeps_all = False
+        self._disk = environment.ports.disk
         self._ident = ident
         self._remote = remote
-        self._cache = cache
+        self._cache = environment.blocks
+        self._budget = environment.budget
         self._directory = f"{tenant_directory(ident.tenant_id)}/timelines/{ident.timeline_id}"
 
     def path(self, name: LayerName) -> str:
@@ -73,7 +80,11 @@ class LayerFiles:
                 reach(Mark.LAYER_IGNORED_AT_LOAD)
                 logger.info("removing %s: the index does not name it so", path)
                 await self._disk.unlink(path)
+            else:
+                self._budget.add(layers[text], self)
         await self._disk.sync_dir(self._directory)
+        for layer in layers.values():
+            layer.is_remote = True
         return list(layers.values())
 
     async def _size(self, path: str) -> int:
@@ -85,7 +96,12 @@ class LayerFiles:
 
     async def reader(self, layer: Layer) -> LayerReader:
         """The open file of a pinned layer, downloaded first if it is not here."""
-        return await layer.reader(self._disk, self._cache, self._fetch)
+        self._budget.touch(layer)
+        return await layer.reader(self._disk, self._cache, self.fetch)
+
+    async def is_here(self, layer: Layer) -> bool:
+        """Whether the layer's file is on disk."""
+        return await self._disk.exists(layer.path)
 
     async def collect(
         self, layer: Layer, key: Key, span: tuple[Lsn, Lsn], into: list[Version]
@@ -100,6 +116,13 @@ class LayerFiles:
             del into[begin:]
             layer.distrust(reader, error)
             return await (await self.reader(layer)).collect(key, *span, into)
+
+    async def evict(self, layer: Layer) -> bool:
+        """Remove a file that can be downloaded again, unless somebody uses it."""
+        if self.keeps_all:
+            return False
+        with self.gate.hold():
+            return await layer.evict(self._disk)
 
     @asynccontextmanager
     async def writing(self, purpose: str) -> AsyncIterator[LayerWriter]:
@@ -126,13 +149,27 @@ class LayerFiles:
             await self._disk.unlink(layer.path)
         await self._disk.rename(self._temporary(purpose), layer.path)
         await self._disk.sync_dir(self._directory)
+        self._budget.add(layer, self)
         return layer
 
-    async def _fetch(self, name: LayerName, size: int) -> None:
-        """Download a layer; ``CorruptData`` if its size is not the index's."""
-        data = await self._remote.get(self._remote.layer_key(self._ident.timeline_id, name))
-        if len(data) != size:
-            raise CorruptData(f"object of layer {name} has {len(data)} bytes instead of {size}")
+    async def _download(self, name: LayerName) -> bytes:
+        """The object of a layer. A stale attachment's successor may have removed it: ``NotReady``;
+        for the newest one it is lost: ``ObjectMissing``."""
+        try:
+            return await self._remote.get(self._remote.layer_key(self._ident.timeline_id, name))
+        except ObjectMissing as error:
+            if await self.is_newest():
+                raise
+            raise NotReady(f"timeline {self._ident} was attached elsewhere since") from error
+
+    async def fetch(self, layer: Layer) -> None:
+        """Download a layer; ``CorruptData`` if it is not what the index says."""
+        name = layer.name
+        data = await self._download(name)
+        if len(data) != layer.size:
+            raise CorruptData(
+                f"object of layer {name} has {len(data)} bytes instead of {layer.size}"
+            )
         check_whole(data, f"object of layer {name}")
         reach(Mark.LAYER_DOWNLOADED)
         temporary = self._temporary(f"{name}.download")
@@ -145,11 +182,22 @@ class LayerFiles:
             await file.close()
         await self._disk.rename(temporary, self.path(name))
         await self._disk.sync_dir(self._directory)
+        self._budget.downloads += 1
+        self._budget.add(layer, self)
 
     async def remove(self, layer: Layer) -> None:
         """Close a layer that left the map, once nobody reads it, and remove its file."""
         await layer.close()
-        try:
+        self._budget.drop(layer)
+        with contextlib.suppress(FileMissing):
             await self._disk.unlink(layer.path)
-        except FileMissing:
-            return
+
+    async def release(self, layer: Layer) -> None:
+        """Close a layer whose timeline ends here; its file stays."""
+        await layer.close()
+        self._budget.drop(layer)
+
+
+async def remote_is_ours() -> bool:
+    """Until somebody knows better, a missing object is a lost one."""
+    return True

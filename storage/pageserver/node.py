@@ -10,6 +10,7 @@ from storage.http import server as http
 from storage.life import run_until_stopped
 from storage.node import NodeContext
 from storage.pageserver.backoff import Backoff
+from storage.pageserver.disk_budget import DiskBudget
 from storage.pageserver.environment import Environment
 from storage.pageserver.http_api import pageserver_api
 from storage.pageserver.ingest import register_kv_redo
@@ -19,7 +20,7 @@ from storage.pageserver.postgres.support import PostgresSupport
 from storage.pageserver.redo import RedoTable
 from storage.pageserver.sized_cache import SizedCache
 from storage.pageserver.tenants import Tenants
-from storage.tasks import TaskRegistry
+from storage.tasks import TaskKind, TaskRegistry
 from storage.wire import server as wire
 
 logger = logging.getLogger(__name__)
@@ -46,6 +47,7 @@ def make_environment(context: NodeContext) -> Environment:
         postgres=postgres,
         blocks=SizedCache(options.index_cache_size),
         pages=SizedCache(options.page_cache_size),
+        budget=DiskBudget(options.disk_budget),
     )
 
 
@@ -59,6 +61,7 @@ async def main(context: NodeContext) -> None:
     registry = environment.registry
     tenants = Tenants(environment)
     await load_tenants(tenants, environment)
+    registry.spawn(TaskKind.EVICTION, "disk budget", environment.budget.run(), critical=True)
     service = PageService(environment, tenants)
     pages = await wire.serve(
         context.name,
@@ -67,9 +70,7 @@ async def main(context: NodeContext) -> None:
         registry,
         options=wire.ServerOptions(describe=service.describe),
     )
-    api = await http.serve(
-        pageserver_api(tenants, environment.options), context.name, HTTP_PORT, registry
-    )
+    api = await http.serve(pageserver_api(tenants, environment), context.name, HTTP_PORT, registry)
     context.ready.set()
     logger.info("pageserver %s is ready", context.name)
     try:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Self
 
 from storage.errors import BadRequest
+from storage.pageserver.retention import RetentionOptions
 
 MEBIBYTE = 1024 * 1024
 
@@ -29,6 +30,11 @@ class PageserverOptions:
     merged layers over a key range that start a new image. ``remote_timeout_s`` bounds one request
     to the object store; the ``…_flush_timeout_s`` bound the last upload at detach and at stop.
     ``callmemaybe_memory_s``: how long a safekeeper's call counts as an offer of WAL.
+    ``gc_period_s``: pause between passes of the garbage collection (0: only on request), which
+    keeps ``gc_horizon`` bytes of WAL and ``pitr_interval_s`` of time. ``lease_length_s``: how long
+    a lease holds, and how long after loading nothing is collected, so that it is renewed first.
+    ``disk_budget``: layer files on disk beyond so many bytes go when the object store has them
+    (0: no limit). ``scrub_period_s``: how often leftovers of earlier attachments are looked for.
     """
 
     node_id: int
@@ -50,6 +56,12 @@ class PageserverOptions:
     stop_flush_timeout_s: float = 5.0
     checkpoint_wait_s: float = 60.0
     callmemaybe_memory_s: float = 10.0
+    gc_period_s: float = 60.0
+    gc_horizon: int = 64 * MEBIBYTE
+    pitr_interval_s: float = 86_400.0
+    lease_length_s: float = 60.0
+    scrub_period_s: float = 20.0
+    disk_budget: int = 0
     walreceiver_connect_timeout_s: float = 5.0
     walreceiver_silence_timeout_s: float = 10.0
     walreceiver_lag_max: int = 1 * MEBIBYTE
@@ -61,6 +73,11 @@ class PageserverOptions:
             value = getattr(self, option.name)
             if isinstance(value, (int, float)) and (value < 0 or isinstance(value, bool)):
                 raise BadRequest(f"option {option.name}: {value!r} must not be negative")
+
+    @property
+    def retention(self) -> RetentionOptions:
+        """How much history garbage collection keeps by itself."""
+        return RetentionOptions(self.gc_horizon, self.pitr_interval_s)
 
     @classmethod
     def parse(cls, data: Mapping[str, Any]) -> Self:

@@ -18,6 +18,7 @@ from storage.pageserver.basebackup import base_backup
 from storage.pageserver.creation import NewTimeline, import_timeline
 from storage.pageserver.environment import Environment
 from storage.pageserver.keys import BLOCK_SIZE, Relation
+from storage.pageserver.leasing import lease_lsn
 from storage.pageserver.modification import Modification
 from storage.pageserver.read_view import ReadPoint, ReadView, read_view
 from storage.pageserver.states import State
@@ -35,6 +36,7 @@ Arguments = Sequence[str]
 Command = Callable[[Session, Arguments], Awaitable[None]]
 
 SQLSTATE_DATA_CORRUPTED = "XX001"
+LEASE_COLUMNS = ("valid_for_s",)
 STATUS_COLUMNS = (
     "tenant",
     "timeline",
@@ -56,6 +58,7 @@ class PageService:
             "basebackup": (self._basebackup, "TENANT TIMELINE [LSN]"),
             "fullbackup": (self._fullbackup, "TENANT TIMELINE [LSN]"),
             "import": (self._import, "basebackup TENANT TIMELINE LSN PG_VERSION"),
+            "lease": (self._lease, "TENANT TIMELINE LSN"),
             "callmemaybe": (self._callmemaybe, "TENANT TIMELINE HOST:PORT"),
             "get_page": (
                 self._get_page,
@@ -85,6 +88,8 @@ class PageService:
         match words[0].lower() if words else "":
             case "get_page":
                 return _PAGE_COLUMNS
+            case "lease":
+                return LEASE_COLUMNS
             case "status":
                 return STATUS_COLUMNS
             case _:
@@ -157,6 +162,11 @@ class PageService:
             for timeline_id, timeline in tenant.timelines.items()
         ]
         await session.rows(STATUS_COLUMNS, rows, f"SELECT {len(rows)}")
+
+    async def _lease(self, session: Session, arguments: Arguments) -> None:
+        timeline = self._timeline(arguments)
+        valid_for_s = await lease_lsn(timeline, _lsn(arguments[2]))
+        await session.rows(LEASE_COLUMNS, [(f"{valid_for_s:.6f}",)], "LEASE")
 
     # Base backups.
 

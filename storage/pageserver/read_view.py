@@ -61,9 +61,14 @@ async def read_view(timeline: Timeline, point: ReadPoint) -> AsyncIterator[ReadV
         await _wait(timeline, needed)
     timeline.state.check_active()
     with timeline.gc_cutoff.hold() as cutoff:
-        lsn = min(point.request_lsn, timeline.last_record_lsn)
+        lsn = view_lsn(timeline, point)
         timeline.gc_cutoff.check(lsn, cutoff)
         yield ReadView(lsn, DataDirectory(lambda key: timeline.get(key, lsn)))
+
+
+def view_lsn(timeline: Timeline, point: ReadPoint) -> Lsn:
+    """Where to read: as asked, or the newest there is (BUGBANK ``latest-read-uses-hint-lsn``)."""
+    return min(point.request_lsn, timeline.last_record_lsn)
 
 
 def _needed_lsn(timeline: Timeline, point: ReadPoint) -> Lsn:

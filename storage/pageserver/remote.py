@@ -285,6 +285,16 @@ class RemoteTenant:
             if generation < index.generation and info.key not in named:
                 await self.delete(info.key)
 
+    async def remove_timeline(self, timeline_id: TimelineId, *, spared: str, upto: int) -> None:
+        """Remove everything that attachments up to generation ``upto`` wrote of a timeline, layers
+        before indexes, except the object ``spared``."""
+        prefix = f"{self._prefix}timelines/{timeline_id}/"
+        listing = await self.persistently(f"listing {prefix}", lambda: self._objects.list(prefix))
+        keys = [info.key for info in listing if _generation_of(info.key) <= upto]
+        for key in sorted(keys, key=lambda key: (_INDEX.search(key) is not None, key)):
+            if key != spared:
+                await self.delete(key)
+
     async def put(self, key: str, data: bytes) -> None:
         """Upload an object."""
         await self.persistently(f"upload of {key}", lambda: self._objects.put(key, data))

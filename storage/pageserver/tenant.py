@@ -11,15 +11,17 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
-from storage.errors import CorruptData, NotFound
+from storage.errors import CorruptData, NotFound, PortError, RequestError
 from storage.events import emit
 from storage.ids import TenantId, TenantTimelineId, TimelineId, is_id
 from storage.lsn import INVALID_LSN
 from storage.marks import Mark, reach
+from storage.pageserver.burial import bury
 from storage.pageserver.compaction import Compactor
 from storage.pageserver.discovery import BrokerDiscovery
 from storage.pageserver.environment import Environment
 from storage.pageserver.flush import Flusher
+from storage.pageserver.gc import Collector
 from storage.pageserver.index import TimelineIndex
 from storage.pageserver.layer_files import LayerFiles, tenant_directory
 from storage.pageserver.modification import Modification
@@ -29,7 +31,7 @@ from storage.pageserver.states import State, StateCell
 from storage.pageserver.timeline import Timeline
 from storage.pageserver.uploader import Uploader
 from storage.pageserver.walreceiver import WalReceiver
-from storage.tasks import TaskKind
+from storage.tasks import TaskKind, interruptible, sleep_unless_shutdown
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +50,10 @@ class Tenant:
         self.missing: NotFound | None = None
         self.timelines: dict[TimelineId, Timeline] = {}
         self.receivers: dict[TimelineId, WalReceiver] = {}
-        self._environment = environment
+        self.collectors: dict[TimelineId, Collector] = {}
+        self.compactors: dict[TimelineId, Compactor] = {}
+        self.deleted: set[TimelineId] = set()
+        self.environment = environment
         self._stopped = asyncio.Event()
 
     def set_state(self, state: State, reason: str = "") -> None:
@@ -71,18 +76,30 @@ class Tenant:
         assert not self.timelines, "loaded already"
         self.generation, self.superseded = generation, superseded
         indexes = await self.remote.indexes()
+        dead = [index for index in indexes.values() if is_dead(index, indexes)]
+        for index in dead:
+            del indexes[index.timeline_id]
         await self._remove_unknown(indexes)
         loaded: dict[TimelineId, Timeline] = {}
+        settled_at_s = _now_s() + self.environment.options.lease_length_s
         for index in ancestors_first(indexes):
-            loaded[index.timeline_id] = await self._load_timeline(index, loaded)
+            timeline = await self._load_timeline(index, loaded)
+            timeline.leases.settled_at_s = settled_at_s
+            loaded[index.timeline_id] = timeline
         self.timelines = loaded
+        self.deleted = {index.timeline_id for index in dead if index.deleted}
         self.set_state(State.ACTIVE)
+        self._bury(dead)
+        self.environment.registry.spawn(
+            TaskKind.SCRUB, str(self.tenant_id), self._scrub(), tenant_id=self.tenant_id
+        )
         for timeline in loaded.values():
             self._activate(timeline)
+            timeline.uploader.put_index(timeline.index())
 
     async def _remove_unknown(self, indexes: dict[TimelineId, TimelineIndex]) -> None:
         """Remove directories of timelines that have no index, and nothing else."""
-        disk = self._environment.ports.disk
+        disk = self.environment.ports.disk
         directory = f"{tenant_directory(self.tenant_id)}/timelines"
         await disk.mkdir(directory)
         for name in await disk.listdir(directory):
@@ -90,31 +107,58 @@ class Tenant:
                 logger.info("removing %s/%s: it has no index", directory, name)
                 await disk.rmtree(f"{directory}/{name}")
 
+    async def _scrub(self) -> None:
+        """Once in a while remove what earlier attachments left, until asked to stop."""
+        while not await sleep_unless_shutdown(self.environment.options.scrub_period_s):
+            for timeline in list(self.timelines.values()):
+                try:
+                    async with interruptible():
+                        await timeline.uploader.scrub()
+                except (PortError, RequestError) as error:
+                    logger.info("scrubbing timeline %s: %s", timeline.ident, error)
+
+    def _bury(self, dead: list[TimelineIndex]) -> None:
+        """Go on removing what deleted timelines and failed branches left in the object store."""
+        if self.superseded:
+            return
+        for index in dead:
+            self.environment.registry.spawn(
+                TaskKind.DELETION,
+                str(index.timeline_id),
+                bury(self.remote, index),
+                tenant_id=self.tenant_id,
+            )
+
     async def _load_timeline(
         self, index: TimelineIndex, loaded: dict[TimelineId, Timeline]
     ) -> Timeline:
-        environment = self._environment
+        environment = self.environment
         ident = TenantTimelineId(self.tenant_id, index.timeline_id)
-        files = LayerFiles(environment.ports.disk, ident, self.remote, environment.blocks)
+        files = LayerFiles(environment, ident, self.remote)
         uploader = Uploader(environment, self.remote, index.timeline_id, self.generation)
-        uploader.superseded = self.superseded
+        uploader.superseded = files.keeps_all = self.superseded
+        files.is_newest = uploader.is_newest
         timeline = Timeline(environment, ident, index, files, uploader)
         timeline.layers.replace(remove=(), add=await files.load(index.layers))
         if index.ancestor_timeline_id is not None:
             timeline.ancestor = loaded[index.ancestor_timeline_id]
+            timeline.ancestor.branch_points.born(index.timeline_id, timeline)
         return timeline
 
     def _activate(self, timeline: Timeline) -> None:
         """Let a timeline serve, and start its tasks."""
-        environment = self._environment
+        environment = self.environment
         receiver = WalReceiver(timeline)
         timeline.on_positions = receiver.positions_moved
         self.receivers[timeline.ident.timeline_id] = receiver
+        collector = self.collectors[timeline.ident.timeline_id] = Collector(timeline)
+        compactor = self.compactors[timeline.ident.timeline_id] = Compactor(timeline)
         timeline.state.set(State.ACTIVE)
         work = [
             (TaskKind.LAYER_FLUSH, Flusher(timeline).run()),
             (TaskKind.UPLOAD, timeline.uploader.run()),
-            (TaskKind.COMPACTION, Compactor(timeline).run()),
+            (TaskKind.COMPACTION, compactor.run()),
+            (TaskKind.GC, collector.run()),
             (TaskKind.WAL_RECEIVER, receiver.run()),
         ]
         if environment.options.discovery is Discovery.BROKER:
@@ -140,9 +184,10 @@ class Tenant:
     def call_me_maybe(self, timeline_id: TimelineId, safekeeper: str) -> None:
         """A safekeeper (``host:port``) says that it has WAL which this pageserver lacks."""
         self.timeline(timeline_id).state.check_active()
-        now_s = asyncio.get_running_loop().time()
-        memory_s = self._environment.options.callmemaybe_memory_s
-        self.receivers[timeline_id].announce(safekeeper, INVALID_LSN, expires_at_s=now_s + memory_s)
+        memory_s = self.environment.options.callmemaybe_memory_s
+        self.receivers[timeline_id].announce(
+            safekeeper, INVALID_LSN, expires_at_s=_now_s() + memory_s
+        )
 
     async def add_timeline(self, index: TimelineIndex, etag: str) -> Timeline:
         """Serve a timeline whose index was just created in the object store."""
@@ -176,6 +221,22 @@ class Tenant:
 
     # Ending.
 
+    async def forget(self, timeline: Timeline) -> None:
+        """Stop serving a deleted timeline; nothing of it touches a file or an object any more."""
+        timeline_id = timeline.ident.timeline_id
+        assert timeline.tombstone_stored.is_set(), f"{timeline_id} is not known to be deleted"
+        if timeline.state.state is not State.STOPPING:
+            timeline.stop_serving()
+        await self.environment.registry.shutdown(
+            tenant_id=self.tenant_id, timeline_id=timeline_id, within_s=1.0
+        )
+        await timeline.close()
+        for known in (self.timelines, self.receivers, self.collectors, self.compactors):
+            known.pop(timeline_id, None)
+        self.deleted.add(timeline_id)
+        if timeline.ancestor is not None:
+            timeline.ancestor.branch_points.gone(timeline_id)
+
     async def stop(self, *, flush_within_s: float) -> None:
         """Stop serving and every task; tries to ship what is in memory for a limited time.
 
@@ -186,7 +247,7 @@ class Tenant:
             await self._stopped.wait()
             return
         self.set_state(State.STOPPING)
-        registry = self._environment.registry
+        registry = self.environment.registry
         for kind in (TaskKind.ATTACH, TaskKind.BROKER_SUBSCRIBER, TaskKind.WAL_RECEIVER):
             await registry.shutdown(kind=kind, tenant_id=self.tenant_id, within_s=1.0)
         await self._ship(flush_within_s)
@@ -215,7 +276,23 @@ class Tenant:
     async def remove_files(self) -> None:
         """Remove the local copy of a stopped tenant; ``DiskError``."""
         assert self._stopped.is_set(), f"tenant {self.tenant_id} is not stopped"
-        await self._environment.ports.disk.rmtree(tenant_directory(self.tenant_id))
+        await self.environment.ports.disk.rmtree(tenant_directory(self.tenant_id))
+
+
+def is_dead(index: TimelineIndex, indexes: dict[TimelineId, TimelineIndex]) -> bool:
+    """Whether a timeline was deleted, or is a branch whose creation was never acknowledged and
+    which its ancestor's garbage collection did not spare."""
+    ancestor = indexes.get(index.ancestor_timeline_id) if index.ancestor_timeline_id else None
+    is_stillborn = (
+        ancestor is not None
+        and index.ancestor_lsn < ancestor.latest_gc_cutoff_lsn
+        and index.timeline_id not in dict(ancestor.branch_points)
+    )
+    return index.deleted or is_stillborn
+
+
+def _now_s() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def ancestors_first(indexes: dict[TimelineId, TimelineIndex]) -> Iterator[TimelineIndex]:

@@ -15,6 +15,7 @@ from typing import TypeVar
 
 from storage.errors import Conflict, CorruptData, NotFound, NotReady, PortError, RequestError
 from storage.events import emit
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, is_id
 from storage.marks import Mark, reach
 from storage.pageserver import attached
@@ -22,6 +23,7 @@ from storage.pageserver.backoff import Backoff
 from storage.pageserver.environment import Environment
 from storage.pageserver.layer_files import TENANTS
 from storage.pageserver.remote import RemoteTenant
+from storage.pageserver.secondary import Warmed, warm_up
 from storage.pageserver.states import State
 from storage.pageserver.tenant import Tenant
 from storage.ports import Disk
@@ -40,6 +42,7 @@ class Tenants:
         self._tenants: dict[TenantId, Tenant] = {}
         self._generations: dict[TenantId, int] = {}
         self._locks: dict[TenantId, asyncio.Lock] = {}
+        self._warming: dict[TenantId, asyncio.Lock] = {}
         self._saving = asyncio.Lock()
         self._stopping = False
 
@@ -138,9 +141,45 @@ class Tenants:
             tenant = self._tenants.get(tenant_id)
             if tenant is None:
                 await self._save(tenant_id, 0)
+                await failpoint(Failpoint.PS_ATTACH_NOTED)
                 tenant = self._add(tenant_id)
+                # From here on no warm copy begins; one that runs would meet our own files.
+                await self._environment.registry.shutdown(
+                    kind=TaskKind.SECONDARY, tenant_id=tenant_id, within_s=1.0
+                )
                 self._spawn_attach(tenant, lambda: self._take_over(tenant))
             return tenant
+
+    async def warm(self, tenant_id: TenantId) -> Warmed:
+        """Download what an attachment would have to; ``Conflict`` if it is attached here.
+
+        Nothing is claimed, so the pageserver that has the tenant does not notice. Asking again
+        downloads only what is new; an attachment that begins meanwhile ends it with ``NotReady``.
+        """
+        self._check_running()
+        outcome: asyncio.Future[Warmed] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                if tenant_id in self._tenants:
+                    raise Conflict(f"tenant {tenant_id} is attached here already")
+                # A disk with files of tenants and without the list would not be believed.
+                async with self._saving:
+                    await attached.save(self.disk, self._generations)
+                outcome.set_result(
+                    await warm_up(self._environment, tenant_id, self._remote(tenant_id))
+                )
+            except (RequestError, PortError) as error:
+                outcome.set_exception(error)
+                outcome.exception()  # Retrieved here: perhaps the requester is gone.
+            finally:
+                outcome.cancel()  # No effect unless this task was cancelled.
+
+        async with self._warming.setdefault(tenant_id, asyncio.Lock()):
+            self._environment.registry.spawn(
+                TaskKind.SECONDARY, f"warm {tenant_id}", run(), tenant_id=tenant_id
+            )
+            return await asyncio.shield(outcome)
 
     async def detach(self, tenant_id: TenantId) -> None:
         """Stop serving a tenant and forget it here; the object store keeps it.
@@ -156,7 +195,9 @@ class Tenants:
             if self._tenants.get(tenant_id) is not tenant:
                 return
             await tenant.stop(flush_within_s=self._environment.options.detach_flush_timeout_s)
+            await failpoint(Failpoint.PS_DETACH_STOPPED)
             await self._save(tenant_id, None)
+            await failpoint(Failpoint.PS_DETACH_NOTED)
             await tenant.remove_files()
             del self._tenants[tenant_id]
 
@@ -221,8 +262,10 @@ class Tenants:
     async def _take_over(self, tenant: Tenant) -> None:
         """A new attachment: become the newest one, then load."""
         generation = await tenant.remote.claim_generation(self._environment.node)
+        await failpoint(Failpoint.PS_ATTACH_CLAIMED)
         await self._save(tenant.tenant_id, generation)
         await tenant.load(generation, superseded=False)
+        await failpoint(Failpoint.PS_ATTACH_LOADED)
 
     async def _resume(self, tenant: Tenant, generation: int) -> None:
         """After a restart: still ours, so take a new generation; or superseded, then only serve."""

@@ -13,24 +13,27 @@ from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from itertools import pairwise
 
-from storage.errors import CorruptData, NotReady
+from storage.errors import Conflict, CorruptData, NotReady
 from storage.events import emit
 from storage.ids import TenantTimelineId
 from storage.lsn import INVALID_LSN, Lsn
 from storage.marks import Mark, reach
+from storage.pageserver.branch_points import BranchPoints
 from storage.pageserver.environment import Environment
-from storage.pageserver.gate import Gate
 from storage.pageserver.gc_cutoff import GcCutoff
 from storage.pageserver.index import TimelineIndex
 from storage.pageserver.keys import Key
 from storage.pageserver.layer import Layer
 from storage.pageserver.layer_files import LayerFiles
 from storage.pageserver.layer_map import LayerMap
+from storage.pageserver.layer_name import LayerName
+from storage.pageserver.leases import Leases
 from storage.pageserver.memory_layer import MemoryLayer, Version
 from storage.pageserver.modification import Modification
 from storage.pageserver.states import Broken, State, StateCell
 from storage.pageserver.uploader import Uploader
 from storage.pageserver.values import Value
+from storage.pageserver.wal_times import WalTimes
 from storage.pageserver.watermark import Watermark
 
 
@@ -56,8 +59,16 @@ class Timeline:
         self.ancestor_lsn = index.ancestor_lsn
         self.generation = uploader.generation
         self.state = StateCell(f"timeline {ident}")
-        self.gate = Gate(f"timeline {ident}")
+        self.gate = files.gate
         self.gc_cutoff = GcCutoff(index.latest_gc_cutoff_lsn)
+        self.durable_cutoff = Watermark("durable gc cutoff", index.latest_gc_cutoff_lsn)
+        self.branch_points = BranchPoints()
+        self.leases = Leases(asyncio.get_running_loop().time())
+        self.times = WalTimes(index.times)
+        self.layers_changing = asyncio.Lock()
+        self.deleting = False
+        self.tombstone_stored = asyncio.Event()
+        self.deleted = asyncio.Event()
         consistent = index.disk_consistent_lsn
         self.last_record = Watermark("last_record_lsn", consistent)
         self.disk_consistent = Watermark("disk_consistent_lsn", consistent)
@@ -75,6 +86,7 @@ class Timeline:
         self.on_positions: Callable[[], None] = lambda: None
         self._number = environment.next_timeline_number()
         uploader.on_uploaded = self._index_uploaded
+        uploader.on_superseded = self._superseded
 
     @property
     def last_record_lsn(self) -> Lsn:
@@ -144,6 +156,7 @@ class Timeline:
         error = NotReady(f"timeline {self.ident} is {State.STOPPING}")
         for position in (self.last_record, self.disk_consistent, self.remote_consistent):
             position.fail(error)
+        self.durable_cutoff.fail(error)
 
     async def close(self) -> None:
         """Wait for the readers and release the files; the timeline's tasks have ended."""
@@ -151,7 +164,7 @@ class Timeline:
         await self.gate.close()
         self.uploader.close()
         for layer in self.layers:
-            await layer.close()
+            await self.files.release(layer)
 
     # Persistence: called by flush, compaction and upload.
 
@@ -160,19 +173,38 @@ class Timeline:
         return self.frozen[0].layer.start_lsn if self.frozen else self.open_layer.start_lsn
 
     def index(self) -> TimelineIndex:
-        """What may be told to the object store now: everything in the layer map."""
+        """What may be told to the object store now: everything in the layer map, or a tombstone."""
         return TimelineIndex(
             timeline_id=self.ident.timeline_id,
             generation=self.generation,
             pg_version=self.pg_version,
             initdb_lsn=self.initdb_lsn,
             disk_consistent_lsn=self.disk_consistent.value,
-            latest_gc_cutoff_lsn=self.gc_cutoff.lsn,
+            latest_gc_cutoff_lsn=self.gc_cutoff.planned,
             prev_record_lsn=self.durable_prev_record_lsn,
             ancestor_timeline_id=self.ancestor.ident.timeline_id if self.ancestor else None,
             ancestor_lsn=self.ancestor_lsn,
-            layers=tuple((layer.name, layer.size) for layer in self.layers),
+            layers=() if self.deleting else self._listed(),
+            branch_points=tuple(self.branch_points.lsns().items()),
+            times=self.times.samples(),
+            deleted=self.deleting,
         )
+
+    def _listed(self) -> tuple[tuple[LayerName, int], ...]:
+        return tuple((layer.name, layer.size) for layer in self.layers)
+
+    def replace_layers(self, *, remove: list[Layer], add: list[Layer]) -> None:
+        """Swap layers in one step, and let the object store follow in a safe order."""
+        self.layers.replace(remove=remove, add=add)
+        for layer in add:
+            self.uploader.put_layer(layer)
+        self.uploader.put_index(self.index())
+        if remove:
+            self.uploader.delete_layers(tuple(layer.name for layer in remove))
+
+    def note_time(self) -> None:
+        """Remember that all of the WAL ingested so far is from now or before."""
+        self.times.add(self.environment.ports.clock.wall_us(), self.last_record_lsn)
 
     def flushed(self, frozen: FrozenLayer, layer: Layer | None) -> None:
         """The oldest frozen layer is durable (``None``: it held no versions). One step."""
@@ -184,6 +216,7 @@ class Timeline:
         self.durable_prev_record_lsn = frozen.prev_record_lsn
         self.disk_consistent.advance(self._consistent_lsn(frozen))
         self._emit("disk_consistent_lsn", self.disk_consistent.value)
+        self.note_time()
         self.uploader.put_index(self.index())
         self.flush_done.set()
         self.on_positions()
@@ -193,10 +226,21 @@ class Timeline:
         return Lsn(min(frozen.end_lsn, self.first_unflushed_lsn()) - 1)
 
     def _index_uploaded(self, index: TimelineIndex) -> None:
+        self.durable_cutoff.advance(index.latest_gc_cutoff_lsn)
+        if index.deleted:
+            self.tombstone_stored.set()
         if index.disk_consistent_lsn > self.remote_consistent.value:
             self.remote_consistent.advance(index.disk_consistent_lsn)
             self._emit("remote_consistent_lsn", index.disk_consistent_lsn)
             self.on_positions()
+
+    def _superseded(self) -> None:
+        self.files.keeps_all = True
+        self.durable_cutoff.fail(Conflict(f"timeline {self.ident} was attached elsewhere since"))
+
+    def report_cutoff(self) -> None:
+        """Report the cutoff that is in force."""
+        self._emit("latest_gc_cutoff_lsn", self.gc_cutoff.lsn)
 
     def _emit(self, name: str, value: Lsn) -> None:
         emit(

@@ -14,6 +14,7 @@ from contextlib import ExitStack
 
 from storage.durable import read_file
 from storage.errors import Conflict, CorruptData, PortError
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TimelineId
 from storage.marks import Mark, reach
 from storage.pageserver.backoff import Backoff
@@ -57,10 +58,12 @@ class Uploader:
         self._wanted = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
+        self._owned = asyncio.Event()
         self._pins: dict[str, ExitStack] = {}
-        self._leftovers_removed = False
+        self._confirmed: TimelineIndex | None = None
         self._index_etag: str | None = None
         self.on_uploaded: Uploaded = lambda index: None
+        self.on_superseded: Callable[[], None] = lambda: None
         self.superseded = False
 
     @property
@@ -101,6 +104,14 @@ class Uploader:
         """The store already holds this attachment's first index, with this etag."""
         assert self._index_etag is None, "an index was uploaded already"
         self._index_etag = etag
+        self._owned.set()
+
+    async def wait_owned(self) -> None:
+        """Return once the store has an index of this attachment, so that whatever a former one
+        still writes will never be read; ``Conflict`` when there is a newer attachment."""
+        await self._owned.wait()
+        if self.superseded:
+            raise Conflict(f"timeline {self._timeline_id} was attached elsewhere since")
 
     async def run(self) -> None:
         """Carry operations out until the task is asked to stop."""
@@ -146,6 +157,7 @@ class Uploader:
                 self._idle.set()
             for operation in batch:
                 if isinstance(operation, PutLayer):
+                    operation.layer.is_remote = not self.superseded
                     self._unpin(operation.layer)
 
     def _unpin(self, layer: Layer) -> None:
@@ -159,6 +171,7 @@ class Uploader:
             self._check(data, layer)
             assert len(data) == layer.size, f"{layer.path}: {len(data)} of {layer.size} bytes"
             await self._remote.put(self._remote.layer_key(self._timeline_id, layer.name), data)
+            await failpoint(Failpoint.PS_LAYER_UPLOADED)
 
     def _check(self, data: bytes, layer: Layer) -> None:
         try:
@@ -174,17 +187,31 @@ class Uploader:
             self._index_etag = await self._remote.put_index(index, previous_etag=self._index_etag)
         except Conflict:
             # A newer attachment removes older indexes; nobody else has any business with ours.
-            if await self._is_newest():
+            if await self.is_newest():
                 raise
-        if not await self._is_newest():
+        await failpoint(Failpoint.PS_INDEX_UPLOADED)
+        if not await self.is_newest():
             return
-        if not self._leftovers_removed:
+        is_first, self._confirmed = self._confirmed is None, index
+        if is_first:
             await self._remote.remove_leftovers(index)
-            self._leftovers_removed = True
+        self._owned.set()
         self.on_uploaded(index)
 
-    async def _is_newest(self) -> bool:
+    async def scrub(self) -> None:
+        """Remove what earlier attachments left; one that does not know its end yet goes on writing.
+
+        Judged by an index after which this attachment was still the newest: a newer one has read it
+        or a later one, so it needs nothing of what goes.
+        """
+        index = self._confirmed
+        if index is not None and await self.is_newest():
+            await self._remote.remove_leftovers(index)
+
+    async def is_newest(self) -> bool:
         """Ask the store whether this attachment may still act; never again once it may not."""
+        if self.superseded:
+            return False
         if not await self._remote.is_newest(self.generation):
             logger.info(
                 "timeline %s is attached elsewhere with a newer generation than %d: "
@@ -194,10 +221,12 @@ class Uploader:
             )
             reach(Mark.SUPERSEDED)
             self.superseded = True
+            self._owned.set()
+            self.on_superseded()
         return not self.superseded
 
     async def _delete_layers(self, names: tuple[LayerName, ...]) -> None:
-        if self.superseded or not await self._is_newest():
+        if self.superseded or not await self.is_newest():
             return
         for name in names:
             await self._remote.delete(self._remote.layer_key(self._timeline_id, name))

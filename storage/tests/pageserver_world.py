@@ -40,6 +40,8 @@ QUIET: Mapping[str, Any] = {
     "node_id": 1,
     "checkpoint_timeout_s": 10_000.0,
     "compaction_period_s": 10_000.0,
+    "gc_period_s": 0.0,
+    "scrub_period_s": 10_000.0,
 }
 """Options under which nothing is flushed or compacted unless the test says so."""
 
@@ -179,6 +181,12 @@ async def flush(timeline: Timeline) -> None:
     await timeline.disk_consistent.wait_for(timeline.last_record_lsn)
     if not timeline.uploader.superseded:
         await timeline.remote_consistent.wait_for(timeline.last_record_lsn)
+
+
+async def raise_cutoff(timeline: Timeline, lsn: Lsn) -> None:
+    """Do what garbage collection does to readers, without removing anything."""
+    timeline.gc_cutoff.plan(lsn)
+    await timeline.gc_cutoff.apply()
 
 
 async def check(timeline: Timeline, history: KvHistory, lsns: list[Lsn] | None = None) -> int:

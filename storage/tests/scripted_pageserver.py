@@ -50,6 +50,9 @@ class ScriptedPageserver:
         self.sessions = 0
         self.prev_lsn = "none"
         self.base_refusals = 0
+        self.lease_s = 9.0
+        self.lease_refusal: Exception | None = None
+        self.leases: list[str] = []
         self._fetch = fetch
         self._blocks = blocks
         self.registry = TaskRegistry(name)
@@ -66,6 +69,12 @@ class ScriptedPageserver:
         self.sessions += 1
         if command == "basebackup":
             await self._basebackup(session, last)
+            return
+        if command == "lease":
+            self.leases.append(last)
+            if self.lease_refusal is not None:
+                raise self.lease_refusal
+            await session.rows(("valid_for_s",), [(f"{self.lease_s:.6f}",)], "LEASE")
             return
         stream = await session.copy_both()
         while (message := await stream.receive()) is not None:

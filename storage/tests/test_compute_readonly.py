@@ -11,6 +11,7 @@ import pytest
 
 import sim
 from storage.compute import readonly
+from storage.errors import LsnOutOfScope, NotReady
 from storage.http.client import call
 from storage.kv.page import Page, encode
 from storage.lsn import Lsn
@@ -89,8 +90,71 @@ def test_it_waits_for_its_pageserver_and_says_so() -> None:
         await asyncio.sleep(100)
         assert not context.ready.is_set()
         status = await call("GET", "replica", 5480, "/v1/status")
-        assert status == {"phase": "taking_base", "lsn": str(PINNED), "pageserver": "ps0:6400"}
+        assert status == {
+            "phase": "taking_base", "lsn": str(PINNED), "pageserver": "ps0:6400", "leased": True,
+        }  # fmt: skip
         server.mode = Mode.ANSWER
         await context.ready.wait()
+
+    play(story)
+
+
+def test_lease_is_renewed_long_before_it_ends() -> None:
+    async def story(server: ScriptedPageserver, context: NodeContext) -> None:
+        await context.ready.wait()
+        await asyncio.sleep(60)
+        assert set(server.leases) == {str(PINNED)}
+        assert 20 <= len(server.leases) <= 42
+        status = await call("GET", "replica", 5480, "/v1/status")
+        assert status["leased"] is True
+
+    play(story)
+
+
+def test_start_waits_for_the_lease_and_a_lost_server_ends_it() -> None:
+    async def story(server: ScriptedPageserver, context: NodeContext) -> None:
+        server.lease_refusal = NotReady("attaching")
+        await asyncio.sleep(5)
+        assert not context.ready.is_set()
+        server.lease_refusal = None
+        await context.ready.wait()
+        server.lease_refusal = NotReady("gone")
+        await asyncio.sleep(12)
+        assert (await call("GET", "replica", 5480, "/v1/status"))["leased"] is False
+        client = await connect("replica", 5432)
+        assert (await client.query("get 33")).rows == [("1",)]
+        await client.close()
+
+    play(story)
+
+
+def test_what_is_refused_although_it_is_leased_is_a_broken_promise() -> None:
+    async def story(server: ScriptedPageserver, context: NodeContext) -> None:
+        await context.ready.wait()
+        server.mode, server.sqlstate = Mode.REFUSE, LsnOutOfScope.sqlstate
+        client = await connect("replica", 5432)
+        with pytest.raises(ServerError, match="the lease at 0/2000 is valid, but block 1"):
+            await client.query("get 33")
+        server.lease_refusal = LsnOutOfScope("collected")
+        await asyncio.sleep(12)
+        with pytest.raises(ServerError) as caught:
+            await client.query("get 66")
+        assert caught.value.sqlstate == LsnOutOfScope.sqlstate
+        await client.close()
+
+    play(story)
+
+
+def test_a_start_below_the_cutoff_serves_refusals() -> None:
+    async def story(server: ScriptedPageserver, context: NodeContext) -> None:
+        server.lease_refusal = LsnOutOfScope("collected")
+        server.mode, server.sqlstate = Mode.REFUSE, LsnOutOfScope.sqlstate
+        await context.ready.wait()
+        client = await connect("replica", 5432)
+        for statement in ("get 33", "scan 0 10"):
+            with pytest.raises(ServerError) as caught:
+                await client.query(statement)
+            assert caught.value.sqlstate == LsnOutOfScope.sqlstate
+        await client.close()
 
     play(story)

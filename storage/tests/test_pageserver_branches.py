@@ -23,6 +23,7 @@ from storage.tests.pageserver_world import (
     ingest,
     kv_key,
     play,
+    raise_cutoff,
 )
 
 CHILD = TimelineId("c" * 32)
@@ -122,7 +123,7 @@ def test_branch_points_out_of_scope_are_refused_by_both_lsns() -> None:
         with pytest.raises(LsnOutOfScope, match=f"{Lsn(START - 8)} is before initdb_lsn {START}"):
             await branch(rig, CHILD, at=Lsn(START - 8))
         cutoff = history.ends[5]
-        await root.gc_cutoff.raise_to(cutoff)
+        await raise_cutoff(root, cutoff)
         with pytest.raises(LsnOutOfScope, match=f"{history.ends[4]}.*{cutoff}"):
             await branch(rig, CHILD, at=history.ends[4])
         child = await branch(rig, CHILD, at=history.ends[7])
@@ -145,7 +146,7 @@ def test_a_branch_reads_at_its_own_point_although_the_ancestor_cut_off_beyond() 
         history.fill(10)
         await ingest(root, history)
         child = await branch(rig, CHILD, at=history.ends[4])
-        await root.gc_cutoff.raise_to(history.end)
+        await raise_cutoff(root, history.end)
         await assert_same_as(child, history, history.ends[4], history.ends[4])
         with pytest.raises(LsnOutOfScope):
             await child.get(kv_key(0), history.ends[3])

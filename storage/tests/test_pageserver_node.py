@@ -254,3 +254,41 @@ def test_a_wrong_option_is_named() -> None:
 
     with pytest.raises(BadRequest, match="'speed'"):
         play(story, speed=9)
+
+
+def test_metrics_and_maintenance_over_http():
+    async def story(stage: Node) -> None:
+        await stage.timeline(40)
+        await stage.http("POST", f"{PATH}/checkpoint")
+        metrics = await stage.http("GET", "/metrics")
+        text = metrics if isinstance(metrics, str) else metrics.decode()
+        end = int(stage.history.end)
+        assert (
+            f'seawall_position{{tenant_id="{TENANT}",timeline_id="{TIMELINE}",'
+            f'name="remote_consistent_lsn"}} {end}\n' in text
+        )
+        assert "# TYPE seawall_layer_downloads_total counter\n" in text
+
+        leased = str(stage.history.ends[10])
+        lease = await stage.http("POST", f"{PATH}/lease", {"lsn": leased})
+        assert lease["valid_for_s"] > 50
+        body = {"gc_horizon": 0, "pitr_interval_s": 0}
+        done = await stage.http("POST", f"{PATH}/gc", body)
+        assert (done["cutoff"], done["held_by"]) == (leased, "lease")
+        with pytest.raises(HttpError, match=f"{stage.history.ends[3]}.*{leased}") as caught:
+            await stage.http("POST", f"{PATH}/lease", {"lsn": str(stage.history.ends[3])})
+        assert caught.value.status == 416
+        now = await stage.http("GET", f"{PATH}/lsn_by_timestamp?timestamp_us=9999999999999999")
+        assert now == {"lsn": str(stage.history.end), "kind": "future"}
+        with pytest.raises(HttpError, match="as old as 1 us"):
+            await stage.http("GET", f"{PATH}/lsn_by_timestamp?timestamp_us=1")
+
+        assert (await stage.http("DELETE", PATH))["state"] == "Deleted"
+        for method in ("GET", "DELETE"):
+            with pytest.raises(HttpError, match="not_found"):
+                await stage.http(method, PATH)
+        new = {"timeline_id": TIMELINE, "start_lsn": "0/100000", "pg_version": 15}
+        with pytest.raises(HttpError, match="was deleted"):
+            await stage.http("POST", f"/tenant/{TENANT}/timeline", new)
+
+    play(story)

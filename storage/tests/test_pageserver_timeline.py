@@ -24,6 +24,7 @@ from storage.tests.pageserver_world import (
     ingest,
     kv_key,
     play,
+    raise_cutoff,
 )
 
 
@@ -140,7 +141,7 @@ def test_a_latest_read_is_as_of_the_last_record_not_of_its_hint() -> None:
         first = history.put((1, b"old"))
         last = history.put((1, b"new"))
         await ingest(timeline, history)
-        await timeline.gc_cutoff.raise_to(last)
+        await raise_cutoff(timeline, last)
         async with read_view(timeline, ReadPoint(not_modified_since=first)) as view:
             assert view.lsn == last
             assert await view.directory.relation_block(KV, 0) == history.page(0, last)
@@ -159,7 +160,7 @@ def test_a_reader_inside_holds_back_whoever_raises_the_cutoff() -> None:
         last = history.put((1, b"new"))
         await ingest(timeline, history)
         async with read_view(timeline, ReadPoint.at(first)) as view:
-            raising = asyncio.ensure_future(timeline.gc_cutoff.raise_to(last))
+            raising = asyncio.ensure_future(raise_cutoff(timeline, last))
             await asyncio.sleep(1)
             assert not raising.done()
             assert await view.directory.relation_block(KV, 0) == history.page(0, first)
