@@ -126,7 +126,7 @@ def test_a_task_that_outlives_its_tenant_is_a_failure(monkeypatch) -> None:
 
     async def leave_one(self: Tenant, *, flush_within_s: float) -> None:
         await stop(self, flush_within_s=flush_within_s)
-        registry = self._environment.registry
+        registry = self.environment.registry
         registry.spawn(TaskKind.GC, "forgotten", asyncio.sleep(3600), tenant_id=self.tenant_id)
 
     monkeypatch.setattr(Tenant, "stop", leave_one)
