@@ -122,7 +122,7 @@ class S3Proxy:
                 if answer is None:
                     await _hear_nothing(reader)
                     return
-                writer.write(_encode(protocol, answer))
+                writer.write(_encode(protocol, request, answer))
                 await writer.drain()
                 if protocol.our_state is not h11.DONE or protocol.their_state is not h11.DONE:
                     return
@@ -248,12 +248,12 @@ async def _read_answer(protocol: h11.Connection, reader: asyncio.StreamReader) -
     return Answer(head.status_code, headers, await _read_body(protocol, reader))
 
 
-def _encode(protocol: h11.Connection, answer: Answer) -> bytes:
+def _encode(protocol: h11.Connection, request: Request, answer: Answer) -> bytes:
     headers = list(answer.headers)
     if not any(name.lower() == b"content-length" for name, _ in headers):
         headers.append((b"Content-Length", str(len(answer.body)).encode()))
     pieces = [protocol.send(h11.Response(status_code=answer.status, headers=headers))]
-    if answer.body:
+    if answer.body and request.method != b"HEAD":
         pieces.append(protocol.send(h11.Data(answer.body)))
     pieces.append(protocol.send(h11.EndOfMessage()))
     return b"".join(piece for piece in pieces if piece)

@@ -15,7 +15,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,7 +78,7 @@ def main() -> int:
     parser.add_argument("--jobs", type=_positive, default=2, help="processes (default 2)")
     parser.add_argument("--runs", type=_positive, default=5, help="seeds of each scenario in sim")
     parser.add_argument("--output", type=Path, default=Path("reports"))
-    parser.add_argument("--scenarios", default="scenarios", help="file or folder (default all)")
+    parser.add_argument("--scenarios", default="", help="file or folder (default: the matrix)")
     arguments = parser.parse_args()
     place = Place(arguments.output)
     signal.signal(signal.SIGTERM, signal.default_int_handler)
@@ -142,7 +142,8 @@ def _clear(place: Place) -> None:
 
 
 def _demo(place: Place, arguments: argparse.Namespace) -> int:
-    command = [sys.executable, "-m", "pytest", arguments.scenarios, "--runs", str(arguments.runs)]
+    command = [sys.executable, "-m", "pytest", *_chosen(arguments.scenarios)]
+    command += ["--runs", str(arguments.runs)]
     for plugin in PLUGINS:
         command += ["-p", plugin]
     total = _count(command)
@@ -160,6 +161,13 @@ def _demo(place: Place, arguments: argparse.Namespace) -> int:
     print(place.page.resolve())
     red = any(record.verdict is not Verdict.PASSED for record in records.runs)
     return code or int(red or bool(records.unreadable))
+
+
+def _chosen(scenarios: str) -> Sequence[str]:
+    """The matrix is every file of scenarios; its folders hold checks of ports, faults and bugs."""
+    if scenarios:
+        return [scenarios]
+    return sorted(map(str, Path("scenarios").glob("test_*.py"))) or ["scenarios"]
 
 
 def _nothing(place: Place, code: int) -> int:

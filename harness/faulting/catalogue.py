@@ -10,7 +10,7 @@ from harness.faulting.fault import Damage, Fault
 from harness.faulting.vocabulary import FAULTS
 
 ROOT = Path(__file__).resolve().parents[2]
-UNSUPPORTED = ROOT / "scenarios" / "unsupported_faults.json"
+UNSUPPORTED = ROOT / "scenarios" / "faults" / "unsupported_faults.json"
 EXAMPLE = ROOT / "harness" / "tests" / "test_plans_by_hypothesis.py"
 COLUMNS = ("fault", "strikes", "what happens", "inverse", "effect: one of these counters rises")
 
@@ -52,13 +52,14 @@ Every fault there is, for both worlds: data in `harness/faulting/`, one file per
 caused through the handles of a cluster and the verbs of `harness/fault_ports.py`, so it means the
 same in the simulation and among real processes. Of these, real processes suffer {share}, without
 privileges: links through proxies, signals, copies of directories, a proxy before S3, etcd's own
-leases. What that world cannot do it declares (`scenarios/unsupported_faults.json`), and a scenario
-that needs it is skipped with the reason.
+leases. What that world cannot do it declares (`scenarios/faults/unsupported_faults.json`), and a
+scenario that needs it is skipped with the reason.
 
 Each fault has an *effect* that is measured, never assumed: counters that rise when it strikes (`*`
 stands for the node). A run in which no fault had an effect is inconclusive.
-`scenarios/test_faults.py` strikes every fault alone and demands its effect, its event and its end.
-A fault without an inverse is a moment. This page is `python -m harness.faulting.catalogue`.
+`scenarios/faults/test_faults.py` strikes every fault alone and demands its effect, its event and
+its end. A fault without an inverse is a moment. This page is
+`python -m harness.faulting.catalogue`.
 
 ## Vocabulary
 

@@ -14,24 +14,25 @@ from types import ModuleType
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-REVIEWED = ROOT / "scenarios" / "skips.txt"
+SCENARIOS = Path(__file__).resolve().parents[2] / "scenarios"
+REVIEWED = SCENARIOS / "skips.txt"
 
 
 def restrictions() -> Iterator[str]:
     """A line for each marker of a scenario, and for each ability that one asks for."""
-    for path in sorted((ROOT / "scenarios").glob("test_*.py")):
-        module = importlib.import_module(f"scenarios.{path.stem}")
+    for path in [*SCENARIOS.glob("test_*.py"), *SCENARIOS.glob("faults/test_*.py")]:
+        file = path.relative_to(SCENARIOS)
+        module = importlib.import_module(".".join(["scenarios", *file.with_suffix("").parts]))
         for name, function in inspect.getmembers(module, inspect.isfunction):
             if name.startswith("test_"):
                 marks = [*of_module(module), *getattr(function, "pytestmark", [])]
                 for mark in marks:
                     if mark.name in ("worlds", "computes"):
                         only = ", ".join(mark.args)
-                        yield f"{path.name}::{name} {mark.name} {only}: {mark.kwargs['reason']}"
+                        yield f"{file}::{name} {mark.name} {only}: {mark.kwargs['reason']}"
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(".needs"):
-                yield f"{path.name} needs {ast.unparse(node.args[0])}"
+                yield f"{file} needs {ast.unparse(node.args[0])}"
 
 
 def of_module(module: ModuleType) -> list[pytest.Mark]:

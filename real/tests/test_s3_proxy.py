@@ -81,6 +81,21 @@ def test_slow_down_does_nothing_and_an_internal_error_may(play):
     play(story)
 
 
+def test_errors_that_answer_a_head_have_no_body(play):
+    """HTTP forbids it; the proxy once died of its own answer."""
+
+    async def story(proxy, store, truth):
+        for faults, told in (
+            (ServiceFaults(refused=1.0), "503"),
+            (ServiceFaults(failed=1.0), "500"),
+        ):
+            proxy.faults = faults
+            with pytest.raises(ObjectStoreError, match=told):
+                await store.head("k")
+
+    play(story)
+
+
 def test_lost_replies_took_effect_and_lost_requests_did_not(play):
     async def story(proxy, store, truth):
         for faults, keys in (

@@ -1,0 +1,1 @@
+"""The vocabulary of faults: each does what it says, when it was told to, and within its budget."""
