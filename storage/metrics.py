@@ -1,16 +1,17 @@
 """``GET /v1/metrics``: Prometheus text of what a node's services can tell of themselves.
 
-A scrape runs on the ``metrics`` runtime (SYSTEM.md E3): it asks the others for their state, a
-moment each, and a synchronous collector then makes the text of it, so that no service ever waits
-for prometheus_client. A service that does not answer in time is reported as stuck, and what it told
-last is shown again. Timestamps, created-series and clocks are left out: two runs print the same.
+A scrape of a node with several runtimes runs on ``metrics`` (SYSTEM.md E3): it asks the others for
+their state, a moment each, and a synchronous collector then makes the text of it, so that no
+service ever waits for prometheus_client. One that does not answer in time is reported as stuck, and
+what it told last is shown again. Timestamps, created-series and clocks are left out: two runs print
+the same.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Coroutine, Iterable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator, Sequence
 from typing import Any, Protocol, TypeVar
 
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -40,6 +41,23 @@ Gather = Callable[[], Coroutine[Any, Any, Collector]]
 """Runs on the service it tells of, and returns a collector of what it found."""
 
 
+def exposition(*collectors: Collector) -> str:
+    """What the collectors hold, in the text format of Prometheus."""
+    registry = CollectorRegistry(auto_describe=False)
+    for collector in collectors:
+        registry.register(collector)
+    return generate_latest(registry).decode()
+
+
+def add_metrics_route(api: Api, scrape: Callable[[], Awaitable[str]]) -> None:
+    """Declare the route, which answers what ``scrape`` returns."""
+
+    async def answer(_request: Request) -> Text:
+        return Text(CONTENT_TYPE_PLAIN_0_0_4, await scrape())
+
+    api.add("GET", "/metrics", answer, summary="Prometheus metrics", answer_type="text/plain")
+
+
 class Metrics:
     """Scrapes on ``home``; ``gather`` tells the state of ``source``."""
 
@@ -54,24 +72,15 @@ class Metrics:
 
     def add_to(self, api: Api) -> None:
         """Declare the route."""
-        api.add(
-            "GET", "/metrics", self._answer, summary="Prometheus metrics",
-            answer_type="text/plain",
-        )  # fmt: skip
-
-    async def _answer(self, _request: Request) -> Text:
-        return Text(CONTENT_TYPE_PLAIN_0_0_4, await self._home.call(self.scrape))
+        add_metrics_route(api, lambda: self._home.call(self.scrape))
 
     async def scrape(self) -> str:
         """The text of all metrics; on the ``metrics`` runtime."""
         lags_s = {service.name: await self._lag_s(service) for service in self._services}
         if lags_s.get(self._source.name) is not None:
             self._last = await _in_time(self._source.call(self._gather)) or self._last
-        registry = CollectorRegistry(auto_describe=False)
-        registry.register(NodeCollector(self._home.registry, lags_s))
-        if self._last is not None:
-            registry.register(self._last)
-        return generate_latest(registry).decode()
+        node = NodeCollector(self._home.registry, lags_s)
+        return exposition(node) if self._last is None else exposition(node, self._last)
 
     async def _lag_s(self, service: Service) -> float | None:
         """How long a service takes to answer anything; ``None`` if it does not."""
@@ -82,7 +91,7 @@ class Metrics:
 
 
 class NodeCollector:
-    """What every node can tell: its tasks, and how fast its runtimes answer."""
+    """What every node can tell: its tasks, and how fast its runtimes answer, if it has several."""
 
     def __init__(self, registry: TaskRegistry, lags_s: dict[str, float | None]) -> None:
         self._tasks = Counter(
@@ -111,7 +120,7 @@ class NodeCollector:
             up.add_metric([runtime], 0 if lag_s is None else 1)
             if lag_s is not None:
                 lag.add_metric([runtime], lag_s)
-        yield from (tasks, up, lag)
+        yield from (tasks, up, lag) if self._lags_s else (tasks,)
 
 
 async def _nothing() -> bool:

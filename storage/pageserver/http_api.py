@@ -7,12 +7,12 @@ from dataclasses import asdict
 from typing import Any
 
 from storage.errors import BadRequest, Conflict, NotReady
-from storage.http.api import Api, Reply, Request, Text
+from storage.http.api import Api, Reply, Request
 from storage.http.schema import INTEGER, LSN, TIMELINE_ID, object_of
 from storage.lsn import Lsn
 from storage.pageserver.creation import NewBranch, NewTimeline, create_timeline
 from storage.pageserver.environment import Environment
-from storage.pageserver.metrics import CONTENT_TYPE, metrics_text
+from storage.pageserver.metrics import add_metrics
 from storage.pageserver.options import PageserverOptions
 from storage.pageserver.states import State
 from storage.pageserver.tenant import Tenant
@@ -38,11 +38,7 @@ def pageserver_api(tenants: Tenants, environment: Environment) -> Api:
     api = Api(TITLE)
     options = environment.options
     handlers = _Handlers(tenants, options)
-
-    async def metrics(_request: Request) -> Text:
-        return Text(CONTENT_TYPE, metrics_text(environment, tenants.all()))
-
-    api.add("GET", "/metrics", metrics, summary="Numbers for Prometheus")
+    add_metrics(api, environment, tenants)
     timeline = "/tenant/{tenant_id}/timeline/{timeline_id}"
     api.add("GET", "/tenant", handlers.list_tenants, summary="Every tenant attached here")
     api.add("GET", "/tenant/{tenant_id}", handlers.get_tenant, summary="A tenant's state")

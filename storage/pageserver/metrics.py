@@ -1,81 +1,91 @@
-"""Numbers for monitoring, in the text format of Prometheus (exposition format 0.0.4)."""
+"""What a pageserver tells Prometheus: states of tenants, LSNs and layers of timelines, its disk."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Sequence
 
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from storage.http.api import Api
+from storage.metrics import NodeCollector, add_metrics_route, exposition
 from storage.pageserver.environment import Environment
 from storage.pageserver.tenant import Tenant
+from storage.pageserver.tenants import Tenants
+from storage.pageserver.timeline import Timeline
 
-CONTENT_TYPE = "text/plain; version=0.0.4"
-
-Labels = Mapping[str, str]
-
-
-class Metric(NamedTuple):
-    """One metric: its kind (``gauge`` or ``counter``), what it says, and its samples."""
-
-    name: str
-    kind: str
-    text: str
-    samples: list[tuple[Labels, int]]
-
-
-def metrics_text(environment: Environment, tenants: Iterable[Tenant]) -> str:
-    """Everything that a pageserver tells of itself, all of one moment."""
-    metrics = [*_node_metrics(environment), *_timeline_metrics(list(tenants))]
-    return "".join(line + "\n" for metric in metrics for line in _lines(metric))
+_LABELS = ("tenant_id", "timeline_id")
+_GAUGES = {
+    "last_record_lsn": "Where WAL that is ingested ends, in bytes.",
+    "disk_consistent_lsn": "What layer files on disk have, in bytes.",
+    "remote_consistent_lsn": "What the object store has, in bytes.",
+    "latest_gc_cutoff_lsn": "Before it nothing can be read any more, in bytes.",
+    "layers": "Layers in the layer map.",
+    "uploads_pending": "Operations that wait for the object store.",
+}
 
 
-def _node_metrics(environment: Environment) -> list[Metric]:
-    budget = environment.budget
-    return [
-        Metric("seawall_tasks", "gauge", "Registered tasks that run",
-               [({}, len(environment.registry.snapshot()))]),
-        Metric("seawall_resident_layer_bytes", "gauge", "Layer files on disk",
-               [({}, budget.used_bytes)]),
-        Metric("seawall_layer_evictions_total", "counter", "Layer files removed to make room",
-               [({}, budget.evictions)]),
-        Metric("seawall_layer_downloads_total", "counter", "Layer files brought back",
-               [({}, budget.downloads)]),
-    ]  # fmt: skip
+def add_metrics(api: Api, environment: Environment, tenants: Tenants) -> None:
+    """Declare the route; a scrape is of one moment, as nothing of it waits."""
+
+    async def scrape() -> str:
+        node = NodeCollector(environment.registry, {})
+        return exposition(node, PageserverCollector(environment, tenants.all()))
+
+    add_metrics_route(api, scrape)
 
 
-def _timeline_metrics(tenants: list[Tenant]) -> list[Metric]:
-    positions: list[tuple[Labels, int]] = []
-    layers: list[tuple[Labels, int]] = []
-    pending: list[tuple[Labels, int]] = []
-    for tenant in tenants:
-        for timeline_id, timeline in tenant.timelines.items():
-            labels = {"tenant_id": tenant.tenant_id, "timeline_id": timeline_id}
-            for name, lsn in (
-                ("last_record_lsn", timeline.last_record_lsn),
-                ("disk_consistent_lsn", timeline.disk_consistent.value),
-                ("remote_consistent_lsn", timeline.remote_consistent.value),
-                ("latest_gc_cutoff_lsn", timeline.gc_cutoff.lsn),
-            ):
-                positions.append(({**labels, "name": name}, int(lsn)))
-            layers.append((labels, len(timeline.layers)))
-            pending.append((labels, timeline.uploader.pending))
-    states: list[tuple[Labels, int]] = [
-        ({"tenant_id": each.tenant_id, "state": str(each.state.state)}, 1) for each in tenants
-    ]
-    return [
-        Metric("seawall_tenant_state", "gauge", "1 for the state a tenant is in", states),
-        Metric("seawall_position", "gauge", "LSNs of a timeline, as numbers", positions),
-        Metric("seawall_layers", "gauge", "Layers in the layer map", layers),
-        Metric("seawall_uploads_pending", "gauge", "Operations that wait for the bucket", pending),
-    ]
+class PageserverCollector:
+    """The state of every tenant, and of the disk that they share."""
+
+    def __init__(self, environment: Environment, tenants: Sequence[Tenant]) -> None:
+        self._budget = environment.budget
+        self._tenants = tenants
+
+    def collect(self) -> Iterator[Metric]:
+        """Families of tenants, one gauge for each field of a timeline, then of the disk."""
+        states = GaugeMetricFamily(
+            "pageserver_tenant_state",
+            "1 for the state a tenant is in.",
+            labels=("tenant_id", "state"),
+        )
+        for tenant in self._tenants:
+            states.add_metric((tenant.tenant_id, str(tenant.state.state)), 1)
+        yield states
+        yield from self._of_timelines()
+        resident = GaugeMetricFamily(
+            "pageserver_resident_layer_bytes", "Layer files on disk, in bytes."
+        )
+        resident.add_metric([], self._budget.used_bytes)
+        evictions = CounterMetricFamily(
+            "pageserver_layer_evictions", "Layer files removed to make room."
+        )
+        evictions.add_metric([], self._budget.evictions)
+        downloads = CounterMetricFamily("pageserver_layer_downloads", "Layer files brought back.")
+        downloads.add_metric([], self._budget.downloads)
+        yield from (resident, evictions, downloads)
+
+    def _of_timelines(self) -> Iterator[Metric]:
+        states = [
+            ((tenant.tenant_id, timeline_id), _values(timeline))
+            for tenant in self._tenants
+            for timeline_id, timeline in tenant.timelines.items()
+        ]
+        for index, (name, text) in enumerate(_GAUGES.items()):
+            family = GaugeMetricFamily(f"pageserver_{name}", text, labels=_LABELS)
+            for ids, values in states:
+                family.add_metric(ids, values[index])
+            yield family
 
 
-def _lines(metric: Metric) -> list[str]:
-    lines = [f"# HELP {metric.name} {metric.text}", f"# TYPE {metric.name} {metric.kind}"]
-    for labels, value in metric.samples:
-        shown = ",".join(f'{name}="{_escaped(text)}"' for name, text in labels.items())
-        lines.append(f"{metric.name}{{{shown}}} {value}" if shown else f"{metric.name} {value}")
-    return lines
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
+def _values(timeline: Timeline) -> tuple[float, ...]:
+    """In the order of the gauges."""
+    values = (
+        timeline.last_record_lsn,
+        timeline.disk_consistent.value,
+        timeline.remote_consistent.value,
+        timeline.gc_cutoff.lsn,
+        len(timeline.layers),
+        timeline.uploader.pending,
+    )
+    assert len(values) == len(_GAUGES), "each gauge has its value"
+    return values

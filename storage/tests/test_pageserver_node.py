@@ -263,11 +263,12 @@ def test_metrics_and_maintenance_over_http():
         metrics = await stage.http("GET", "/metrics")
         text = metrics if isinstance(metrics, str) else metrics.decode()
         end = int(stage.history.end)
-        assert (
-            f'seawall_position{{tenant_id="{TENANT}",timeline_id="{TIMELINE}",'
-            f'name="remote_consistent_lsn"}} {end}\n' in text
-        )
-        assert "# TYPE seawall_layer_downloads_total counter\n" in text
+        labels = f'{{tenant_id="{TENANT}",timeline_id="{TIMELINE}"}}'
+        shown = text.partition(f"pageserver_remote_consistent_lsn{labels} ")[2].partition("\n")[0]
+        assert float(shown) == end
+        assert f'pageserver_tenant_state{{state="Active",tenant_id="{TENANT}"}} 1.0\n' in text
+        assert "# TYPE pageserver_layer_downloads_total counter\n" in text
+        assert 'seawall_tasks{kind="compaction",runtime="main"} 1.0\n' in text
 
         leased = str(stage.history.ends[10])
         lease = await stage.http("POST", f"{PATH}/lease", {"lsn": leased})
