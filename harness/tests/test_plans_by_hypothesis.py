@@ -1,5 +1,8 @@
 """Plans that Hypothesis draws: the system survives them, and a failure shrinks to its cause."""
 
+import random
+
+import pytest
 from hypothesis import HealthCheck, find, given, settings
 
 from harness.faulting.plan import Plan
@@ -16,8 +19,15 @@ def test_crashes_and_migrations_lose_nothing(plan: Plan) -> None:
     check_plan(plan)
 
 
-def test_what_fails_shrinks_to_one_step() -> None:
+@pytest.mark.parametrize("name", ["older_copy", "migrate", "kill"])
+@pytest.mark.parametrize("seed", range(3))
+def test_what_fails_shrinks_to_one_step(name: str, seed: int) -> None:
     """A failure that one kind of fault causes is shown with that fault alone."""
-    found = find(plans(), lambda plan: any(step.fault == "older_copy" for step in plan.steps))
+    found = find(
+        plans(),
+        lambda plan: any(step.fault == name for step in plan.steps),
+        settings=settings(max_examples=1000, database=None, deadline=None),
+        random=random.Random(seed),
+    )
 
-    assert [step.fault for step in found.steps] == ["older_copy"]
+    assert [step.fault for step in found.steps] == [name]
