@@ -42,8 +42,7 @@ def test_what_is_whole_is_compared_on_every_timeline() -> None:
 
 
 async def lose_a_layer(world: World) -> None:
-    """A layer is gone from S3, but the pageserver still has it on disk. It has nothing more to
-    report, or else the watch over the bucket would look."""
+    """A layer is gone from S3, but the pageserver still has it on disk."""
     cluster = await world.start(THREE_SAFEKEEPERS)
     main = await cluster.endpoint("main")
     await main.put(1, "a")
@@ -54,6 +53,7 @@ async def lose_a_layer(world: World) -> None:
     assert layers
     for key in layers:
         await objects.delete(key)
+    await main.put(2, "b")
 
 
 def test_what_only_a_disk_had_is_missed(monkeypatch: pytest.MonkeyPatch) -> None:
