@@ -23,6 +23,8 @@ from harness.faulting.fault import (
 from harness.faulting.process import crash, replace
 from harness.faulting.stage import Stage
 
+_DATA_OR_NAMES = ("bytes_lost", "names_lost")
+"""A file that loses its name takes its bytes along uncounted, such as a control file half saved."""
 DISK_ERRORS = r"input/output error|no space left on|injected: E"
 
 
@@ -58,7 +60,7 @@ def _claim_both(strike: Strike) -> tuple[str, ...]:
     return (*claim_nodes(strike), *claim_disks(strike))
 
 
-def _loss(loss: Loss, name: str, what: str, counter: str) -> Fault:
+def _loss(loss: Loss, name: str, what: str, *counters: str) -> Fault:
     async def cause(stage: Stage, strike: Strike) -> Undo:
         dirty_s = strike.number("dirty_s", 0.0)
         disks = [stage.backend.disk(target) for target in strike.targets] if dirty_s else []
@@ -76,7 +78,7 @@ def _loss(loss: Loss, name: str, what: str, counter: str) -> Fault:
         scope=Scope.DISK,
         what=what,
         inverse="start",
-        effects=(f"disk/{{}}.{counter}",),
+        effects=tuple(f"disk/{{}}.{counter}" for counter in counters),
         draw=_draw_dirty,
         cause=cause,
         claims=_claim_both,
@@ -192,8 +194,13 @@ async def _older_copy(stage: Stage, strike: Strike) -> Undo:
 
 
 DISK_FAULTS = (
-    _loss(Loss.EVERYTHING, "lose_unsynced", "all data that was not synced is lost", "bytes_lost"),
-    _loss(Loss.RANDOM, "lose_per_file", "each file keeps its share of unsynced data", "bytes_lost"),
+    _loss(Loss.EVERYTHING, "lose_unsynced", "all that was not synced is lost", *_DATA_OR_NAMES),
+    _loss(
+        Loss.RANDOM,
+        "lose_per_file",
+        "each file and name that was not synced has its own luck",
+        *_DATA_OR_NAMES,
+    ),
     _loss(Loss.SIZES, "lose_sizes", "sizes that were not synced are lost", "sizes_lost"),
     _loss(Loss.NAMES, "lose_names", "renames and new files not synced are lost", "names_lost"),
     _loss(Loss.TORN, "tear_writes", "of the last write some sectors survive", "writes_torn"),
