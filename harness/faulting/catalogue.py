@@ -91,8 +91,12 @@ A plan is a list of steps: a fault, whom it strikes, how long, and when: at a ti
 of commits, or when a node reports something. "Pause sk2 once it has flushed 0/180000 in term 3":
 
 ```python
-Step("pause", Strike(("sk2",)), OnEvent("lsn", "sk2", where={"name": "flush_lsn"},
-     at_least={"value": 0x180000}, term=3), for_s=0.5)
+Step(
+    "pause",
+    Strike(("sk2",)),
+    OnEvent("lsn", "sk2", where={"name": "flush_lsn"}, at_least={"value": 0x180000}, term=3),
+    for_s=0.5,
+)
 ```
 
 In the simulation the fault strikes at the very moment of the report; among real processes, up to
