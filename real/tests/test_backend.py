@@ -18,6 +18,7 @@ from real.backend import RealBackend, RealOptions
 from real.loop import NamedHostLoop
 from real.session import RealSession
 from real.tests.conftest import TOYS
+from real.tests.endings import gone
 from real.tests.toy_roles import PORT
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -149,7 +150,7 @@ def test_kill_takes_the_children_of_a_node_along(play):
         await backend.kill("a")
 
     play(story)
-    assert not any(Path(f"/proc/{pid}").exists() for pid in pids)
+    assert all(gone(pid) for pid in pids)
 
 
 def test_tasks_left_by_a_main_are_a_warning(play):

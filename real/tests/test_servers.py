@@ -5,7 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from real import servers
 from real.object_store import S3Options
 from real.servers import EtcdServer, S3Server, ServerError, find_etcd, launch
+from real.tests.endings import gone
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -22,25 +22,6 @@ def listener():
     """A port that is taken."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         yield taken.getsockname()[1]
-
-
-def gone(pid, within_s=5.0):
-    """Whether a process ends, as a zombie or altogether."""
-    deadline = time.monotonic() + within_s
-    while time.monotonic() < deadline:
-        try:
-            state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-        except (FileNotFoundError, ProcessLookupError):
-            return True
-        if state == "Z":
-            return True
-        breathe(0.01)
-    return False
-
-
-def breathe(seconds):
-    """Give another process a moment."""
-    signal.sigtimedwait([], seconds)
 
 
 def test_etcd_answers_when_it_is_ready(tmp_path):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from harness.bug import Bug, Replacement
+from harness.bug import Bug
+from scenarios.bugs.slip import slip
 from storage.consensus.messages import (
     AppendRequest,
     AppendResponse,
@@ -23,8 +24,6 @@ from storage.walproposer import state as proposer_state
 from storage.walproposer.campaign import Committed, Established, Peer
 from storage.walproposer.campaign import Effect as CampaignEffect
 from storage.walproposer.state import Campaign
-
-FAMILY = "own"
 
 _sender_limit = WalSender._limit_lsn
 _vote = Acceptor._vote
@@ -189,53 +188,43 @@ def _recover_for_any_term(self: Acceptor, term: int) -> bool:
     return True
 
 
-def _slip(
-    bug_id: str, oracles: str, applies: str, *replacements: tuple[object, str, object]
-) -> Bug:
-    return Bug(
-        bug_id, FAMILY, "own", tuple(oracles.split()), "our own",
-        replacements=tuple(Replacement(*each) for each in replacements),  # type: ignore[arg-type]
-        applies=applies,
-    )  # fmt: skip
-
-
 BUGS: Sequence[Bug] = (
-    _slip("own-minority-elects", "O5", "elections", (Campaign, "_is_quorum", _one_too_few)),
-    _slip("own-minority-commits", "O1", "every run",
+    slip("own-minority-elects", "O5", "elections", (Campaign, "_is_quorum", _one_too_few)),
+    slip("own-minority-commits", "O1", "every run",
           (Campaign, "_quorum_flush_lsn", _flushed_by_one_less)),
-    _slip("own-donor-by-length", "O1 O2", "elections after a minority wrote on",
+    slip("own-donor-by-length", "O1 O2", "elections after a minority wrote on",
           (proposer_state, "_log_position", _longest_log)),
-    _slip("own-commit-before-epoch", "O1 O2", "elections with an uncommitted tail",
+    slip("own-commit-before-epoch", "O1 O2", "elections with an uncommitted tail",
           (Campaign, "_advance_commit", _commit_before_the_epoch)),
-    _slip("own-deaf-leader", "O1 O10", "a leader that was replaced lives on",
+    slip("own-deaf-leader", "O1 O10", "a leader that was replaced lives on",
           (Campaign, "_append_response", _deaf_to_higher_terms)),
-    _slip("own-votes-again", "O5", "two candidates", (Acceptor, "_may_vote", _vote_again)),
-    _slip("own-vote-in-memory", "O5", "a safekeeper crashes after its vote",
+    slip("own-votes-again", "O5", "two candidates", (Acceptor, "_may_vote", _vote_again)),
+    slip("own-vote-in-memory", "O5", "a safekeeper crashes after its vote",
           (Acceptor, "_vote", _vote_in_memory)),
-    _slip("own-acks-what-is-written", "O1", "every run",
+    slip("own-acks-what-is-written", "O1", "every run",
           (Acceptor, "append_response", _tell_what_is_written)),
-    _slip("own-appends-of-any-term", "O1 O2", "a leader that was replaced lives on",
+    slip("own-appends-of-any-term", "O1 O2", "a leader that was replaced lives on",
           (Acceptor, "_append", _append_of_any_term)),
-    _slip("own-history-before-cut", "O1 O2", "a host dies in the middle of an election",
+    slip("own-history-before-cut", "O1 O2", "a host dies in the middle of an election",
           (Acceptor, "_elected", _history_first)),
-    _slip("own-commit-of-any-log", "O2", "a safekeeper with a minority's tail hears of commits",
+    slip("own-commit-of-any-log", "O2", "a safekeeper with a minority's tail hears of commits",
           (Acceptor, "hear_peer", _commit_of_any_log)),
-    _slip("own-remote-regress", "O3 O4", "several safekeepers hear of uploads",
+    slip("own-remote-regress", "O3 O4", "several safekeepers hear of uploads",
           (Acceptor, "hear_remote_consistent", _believe_any_remote)),
-    _slip("own-vote-flushes-late", "O1 O3", "elections while WAL is being flushed",
+    slip("own-vote-flushes-late", "O1 O3", "elections while WAL is being flushed",
           (Acceptor, "must_flush_before", _flush_only_before_elected)),
-    _slip("own-no-fdatasync", "O1", "a host dies", (WalSegments, "flush", _no_fdatasync)),
-    _slip("own-segment-closed-unsynced", "O1", "WAL crosses into another segment, a host dies",
+    slip("own-no-fdatasync", "O1", "a host dies", (WalSegments, "flush", _no_fdatasync)),
+    slip("own-segment-closed-unsynced", "O1", "WAL crosses into another segment, a host dies",
           (WalSegments, "close", _close_unsynced)),
-    _slip("own-segment-name-lost", "O1", "a host dies after a new segment",
+    slip("own-segment-name-lost", "O1", "a host dies after a new segment",
           (WalSegments, "_create", _create_without_directory)),
-    _slip("own-cut-whole-segments", "O2 O12", "an election cuts, then a host dies",
+    slip("own-cut-whole-segments", "O2 O12", "an election cuts, then a host dies",
           (WalSegments, "truncate", _cut_whole_segments)),
-    _slip("own-cut-one-segment", "O2 O12", "an election cuts across segments",
+    slip("own-cut-one-segment", "O2 O12", "an election cuts across segments",
           (WalSegments, "truncate", _cut_one_segment)),
-    _slip("own-recent-kept", "O2", "an election cuts", (Timeline, "_truncate", _keep_recent)),
-    _slip("own-uncommitted-to-readers", "O1 O2", "every run",
+    slip("own-recent-kept", "O2", "an election cuts", (Timeline, "_truncate", _keep_recent)),
+    slip("own-uncommitted-to-readers", "O1 O2", "every run",
           (WalSender, "_limit_lsn", _everything_for_everybody)),
-    _slip("own-recovery-after-vote", "O2", "two candidates, one recovers",
+    slip("own-recovery-after-vote", "O2", "two candidates, one recovers",
           (Acceptor, "is_term", _recover_for_any_term)),
 )  # fmt: skip

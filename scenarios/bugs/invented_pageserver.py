@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from typing import TypeVar
 
-from harness.bug import Bug, Replacement
+from harness.bug import Bug
+from scenarios.bugs.slip import slip
 from storage import checked_json, durable
 from storage.errors import ObjectStoreError
 from storage.ids import TenantId
@@ -29,7 +30,6 @@ from storage.pageserver.uploader import Uploader
 from storage.pageserver.walreceiver import WalReceiver
 from storage.ports import Disk
 
-FAMILY = "own"
 T = TypeVar("T")
 
 _flushed = Timeline.flushed
@@ -219,63 +219,53 @@ async def _do_not_close_readers(self: Timeline) -> None:
         await layer.close()
 
 
-def _slip(
-    bug_id: str, oracles: str, applies: str, *replacements: tuple[object, str, object]
-) -> Bug:
-    return Bug(
-        bug_id, FAMILY, "own", tuple(oracles.split()), "our own",
-        replacements=tuple(Replacement(*each) for each in replacements),  # type: ignore[arg-type]
-        applies=applies,
-    )  # fmt: skip
-
-
 BUGS: Sequence[Bug] = (
-    _slip("own-index-beside-layers", "O7", "a pageserver dies while it uploads",
+    slip("own-index-beside-layers", "O7", "a pageserver dies while it uploads",
           (UploadQueue, "_may_join", _index_joins)),
-    _slip("own-upload-error-swallowed", "O7 O8", "S3 answers with errors",
+    slip("own-upload-error-swallowed", "O7 O8", "S3 answers with errors",
           (RemoteTenant, "put", _put_once)),
-    _slip("own-delete-before-index", "O7 O8", "a pageserver dies after a compaction",
+    slip("own-delete-before-index", "O7 O8", "a pageserver dies after a compaction",
           (Timeline, "replace_layers", _delete_first)),
-    _slip("own-never-superseded", "O7 O9", "a tenant moves",
+    slip("own-never-superseded", "O7 O9", "a tenant moves",
           (Uploader, "is_newest", _always_newest)),
-    _slip("own-claim-blindly", "O7 O9", "attachments that overlap",
+    slip("own-claim-blindly", "O7 O9", "attachments that overlap",
           (RemoteTenant, "claim_generation", _claim_blindly)),
-    _slip("own-index-over-anything", "O7 O8", "S3 carries uploads out late",
+    slip("own-index-over-anything", "O7 O8", "S3 carries uploads out late",
           (RemoteTenant, "put_index", _put_index_over_anything)),
-    _slip("own-replaced-unsynced", "O5 O9", "a host dies after a vote or an attachment",
+    slip("own-replaced-unsynced", "O5 O9", "a host dies after a vote or an attachment",
           (durable, "_write_whole", _write_unsynced)),
-    _slip("own-replaced-without-directory", "O5 O9", "a host dies after a vote or an attachment",
+    slip("own-replaced-without-directory", "O5 O9", "a host dies after a vote or an attachment",
           (durable, "replace_file", _replace_without_directory)),
-    _slip("own-attached-in-place", "O9", "a pageserver's host dies",
+    slip("own-attached-in-place", "O9", "a pageserver's host dies",
           (attached, "save", _save_in_place)),
-    _slip("own-detach-in-memory", "O9", "a pageserver restarts after a detach",
+    slip("own-detach-in-memory", "O9", "a pageserver restarts after a detach",
           (Tenants, "_detach", _detach_in_memory)),
-    _slip("own-steals-back", "O9", "a pageserver restarts after its tenant moved",
+    slip("own-steals-back", "O9", "a pageserver restarts after its tenant moved",
           (Tenants, "_resume", _always_take_over)),
-    _slip("own-branch-before-index", "O9 O8", "a pageserver dies after a branch was made",
+    slip("own-branch-before-index", "O9 O8", "a pageserver dies after a branch was made",
           (creation, "_publish", _announce_before_it_counts)),
-    _slip("own-branch-of-superseded", "O9", "a branch is made while the tenant moves",
+    slip("own-branch-of-superseded", "O9", "a branch is made while the tenant moves",
           (creation, "_publish", _publish_without_asking)),
-    _slip("own-newest-previous-record", "O12 O10", "a pageserver restarts",
+    slip("own-newest-previous-record", "O12 O10", "a pageserver restarts",
           (Timeline, "flushed", _newest_previous_record)),
-    _slip("own-freeze-at-last-record", "O6 O12", "every run that flushes",
+    slip("own-freeze-at-last-record", "O6 O12", "every run that flushes",
           (Timeline, "freeze", _freeze_at_the_last_record)),
-    _slip("own-cache-at-any-lsn", "O6", "reads in the past",
+    slip("own-cache-at-any-lsn", "O6", "reads in the past",
           (Timeline, "get", _newest_from_cache)),
-    _slip("own-image-of-the-future", "O6", "reads in the past, after images were made",
+    slip("own-image-of-the-future", "O6", "reads in the past, after images were made",
           (LayerMap, "search", _any_image)),
-    _slip("own-newest-version-only", "O6", "every run",
+    slip("own-newest-version-only", "O6", "every run",
           (MemoryLayer, "collect", _stop_at_first)),
-    _slip("own-read-does-not-wait", "O6", "reads of what was just written",
+    slip("own-read-does-not-wait", "O6", "reads of what was just written",
           (read_view, "_needed_lsn", _wait_for_nothing)),
-    _slip("own-stays-with-silent", "O10", "a safekeeper falls silent",
+    slip("own-stays-with-silent", "O10", "a safekeeper falls silent",
           (Candidates, "reason_to_leave", _stay_for_ever)),
-    _slip("own-disk-told-as-remote", "O4 O8", "S3 is slow or away",
+    slip("own-disk-told-as-remote", "O4 O8", "S3 is slow or away",
           (WalReceiver, "_send_status", _disk_for_remote)),
-    _slip("own-remote-when-flushed", "O4 O7 O8", "every run that flushes",
+    slip("own-remote-when-flushed", "O4 O7 O8", "every run that flushes",
           (Timeline, "flushed", _remote_when_flushed)),
-    _slip("own-uploads-reordered", "O7", "every run that compacts",
+    slip("own-uploads-reordered", "O7", "every run that compacts",
           (Uploader, "step", _first_goes_last)),
-    _slip("own-closes-under-readers", "O6 O12", "a detach while pages are read",
+    slip("own-closes-under-readers", "O6 O12", "a detach while pages are read",
           (Timeline, "close", _do_not_close_readers)),
 )  # fmt: skip
