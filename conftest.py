@@ -16,7 +16,12 @@ from harness.benches import bench_commits, bench_parity, bench_startup
 from harness.bug import Bug
 from harness.runner import WorldRunner
 
-pytest_plugins = ("harness.pytest_plugin", "harness.bug_plugin", "reports.allure_hooks")
+pytest_plugins = (
+    "harness.pytest_plugin",
+    "harness.bug_plugin",
+    "harness.rows_plugin",
+    "reports.allure_hooks",
+)
 
 
 def pytest_configure() -> None:

@@ -20,6 +20,7 @@ from harness.errors import CheckFailed, HarnessError
 from harness.faulting.minimise import minimise_run
 from harness.regress import add, run_all
 from harness.regressions import Regression
+from harness.rows import add_rows
 from harness.single import run_once
 from harness.sweep import SweepOptions, sweep
 from harness.verdict import (
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     smaller.set_defaults(command=_minimise)
     _add_regress(commands.add_parser("regress", help="run the seeds that once failed"))
     add_bugs(commands.add_parser("bugs", help="hunt the bugs of the bank in sim"))
+    add_rows(commands.add_parser("rows", help="which test claims which row of the system"))
     bench = commands.add_parser("bench", help="run a benchmark; ends with one JSON line")
     bench.add_argument("name", help="one of BENCHES in conftest.py; a wrong name lists them")
     bench.set_defaults(command=_bench)

@@ -50,6 +50,7 @@ async def disturb(cluster: Cluster, chance: random.Random) -> None:
             await when_ready(cluster.world, lambda: pageserver.checkpoint(timeline))
 
 
+@pytest.mark.row("D3.metadata", "P4.branches")
 @pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
 async def test_tree_of_branches(world: World) -> None:
     """Branches of branches, at their heads and in the past, with a pageserver that forgets."""

@@ -14,6 +14,7 @@ from harness.world import World
 WALGEN_ONLY = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
 
 
+@pytest.mark.row("P4.branches")
 @WALGEN_ONLY
 async def test_branch_and_parent_go_separate_ways(world: World) -> None:
     """A branch at an LSN has what was committed up to it, and then only its own writes."""
@@ -37,6 +38,7 @@ async def test_branch_and_parent_go_separate_ways(world: World) -> None:
     assert await parent.get(3) == "old 3"
 
 
+@pytest.mark.row("P3.pagestream")
 @WALGEN_ONLY
 async def test_replica_stays_at_its_lsn(world: World) -> None:
     """A replica pinned to an LSN answers as of it while the primary goes on."""

@@ -152,6 +152,7 @@ async def known(pageserver: PageserverHandle, stage: Stage) -> bool:
     return True
 
 
+@pytest.mark.row("D3.failed")
 @WALGEN_ONLY
 @pytest.mark.parametrize("point", CRASHES)
 async def test_crash_point(world: World, point: str) -> None:

@@ -50,6 +50,7 @@ async def dead(safekeeper: SafekeeperHandle) -> None:
         raise NotYet(f"{safekeeper.name} runs")
 
 
+@pytest.mark.row("P1.truncation", "P1.control")
 @pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to wait for")
 @pytest.mark.parametrize("place", PLACES)
 async def test_member_dies_while_its_log_is_cut(world: World, place: str) -> None:

@@ -117,6 +117,7 @@ class Reigns:
                     yield
 
 
+@pytest.mark.row("P1.vote", "P1.donor", "P1.truncation", "P1.commit", "P1.invariants")
 @pytest.mark.computes("walgen", reason="PostgreSQL takes seconds to start, six times")
 async def test_leaders_come_and_go(world: World) -> None:
     """Six short reigns over safekeepers that are never all there, then a quiet one."""

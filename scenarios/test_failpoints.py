@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from harness.errors import NotYet
 from harness.nodes import SafekeeperHandle
 from harness.topology import Topology
@@ -15,6 +17,7 @@ from harness.world import World
 ONE_SAFEKEEPER = Topology(safekeepers=1)
 
 
+@pytest.mark.row("P1.commit", "P6.actions", "P6.http")
 async def test_paused_flush_holds_the_commit_back(world: World) -> None:
     """With the only flush paused nothing may be acknowledged; released, everything goes on."""
     cluster = await world.start(ONE_SAFEKEEPER)
@@ -40,6 +43,7 @@ async def _dead(safekeeper: SafekeeperHandle) -> None:
         raise NotYet(f"{safekeeper.name} still runs")
 
 
+@pytest.mark.row("P6.actions")
 async def test_process_exits_in_the_middle_of_a_flush(world: World) -> None:
     """Written and not synced, then the process is gone: its peers carry on, it comes back."""
     cluster = await world.start(Topology())
@@ -57,6 +61,7 @@ async def test_process_exits_in_the_middle_of_a_flush(world: World) -> None:
     assert await endpoint.get(2) == "b"
 
 
+@pytest.mark.row("P6.actions")
 async def test_injected_disk_failures_are_life(world: World) -> None:
     """Every third flush of one safekeeper fails: it asks for an election and loses nothing."""
     cluster = await world.start(Topology())

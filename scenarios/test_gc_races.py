@@ -183,7 +183,9 @@ async def still_collects(race: Race, collecting: Collecting) -> None:
 
 
 @WALGEN_ONLY
-@pytest.mark.parametrize("rival", RIVALS)
+@pytest.mark.parametrize(
+    "rival", [pytest.param(name, marks=pytest.mark.row(f"D4.{name}")) for name in RIVALS]
+)
 async def test_gc_race(world: World, rival: str) -> None:
     """A pass may come at any moment; what was granted before it must not lose anything to it."""
     chance = world.generator("race")

@@ -60,6 +60,7 @@ async def test_machine_of_the_reader_dies_without_a_word(
     await endpoint.start()
 
 
+@pytest.mark.row("A2.pauses")
 async def test_subscription_is_cut_in_the_middle(world: World) -> None:
     """Neither side hears of the other for a while; afterwards the safekeepers call again."""
     cluster, endpoint = await start(world, "callmemaybe")

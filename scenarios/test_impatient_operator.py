@@ -96,6 +96,7 @@ async def settle(cluster: Cluster, home: PageserverHandle, tenant_id: TenantId) 
                 await other.detach(tenant_id)
 
 
+@pytest.mark.row("A1.repeat", "A1.keeps")
 @pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
 async def test_last_answer_counts(world: World) -> None:
     """Overlapping, repeated and abandoned requests; then one clear order, and it holds."""

@@ -57,6 +57,7 @@ async def move(cluster: Cluster, endpoint: EndpointHandle, new: PageserverHandle
     await old.detach(endpoint.timeline.tenant_id)
 
 
+@pytest.mark.row("A3.stall", "A3.load")
 @pytest.mark.worlds("sim", reason="bounds a delay; busy machines are later")
 @pytest.mark.computes("walgen", reason="PostgreSQL does not change its pageserver while it runs")
 @pytest.mark.parametrize("discovery", ["broker", "callmemaybe"])
@@ -104,6 +105,7 @@ async def keep_asking(pageserver: PageserverHandle, endpoint: EndpointHandle) ->
                 await request(endpoint.timeline)
 
 
+@pytest.mark.row("A3.stale")
 @pytest.mark.computes("walgen", reason="PostgreSQL does not change its pageserver while it runs")
 async def test_stale_pageserver_harms_nobody(world: World) -> None:
     """Frozen while the tenant moves on, it wakes up, flushes, compacts and collects in vain."""

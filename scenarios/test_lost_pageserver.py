@@ -13,6 +13,7 @@ from harness.topology import TWO_PAGESERVERS
 from harness.world import World
 
 
+@pytest.mark.row("A1.serves")
 @pytest.mark.parametrize("home", [0, 1], ids=["same-node", "other-node"])
 async def test_lost_pageserver(world: World, home: int) -> None:
     """Everything written before and after a checkpoint is read through an empty pageserver."""

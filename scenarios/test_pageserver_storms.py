@@ -158,6 +158,7 @@ class Storms:
             await endpoint.scan(FIRST_KEY, FIRST_KEY + KEYS)
 
 
+@pytest.mark.row("P4.index", "P4.remote", "P4.layers")
 @pytest.mark.worlds("sim", reason="pageservers end in the middle of uploads, at drawn instants")
 @pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
 async def test_pageserver_storms(world: World) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+import pytest
+
 from harness.pytest_plugin import RunIn
 from harness.storage_taps import PageVersion, changed_blocks, page_history, wal_bytes
 from harness.topology import Topology
@@ -51,6 +53,7 @@ async def write_and_collect(world: World, left: Left) -> None:
     left.pages = await page_history(cluster.pageserver(0), endpoint.timeline, list(changes))
 
 
+@pytest.mark.row("P4.layers", worlds=("sim", "real"))
 def test_both_worlds_leave_the_same_wal_and_pages(run_in: RunIn) -> None:
     """A difference would mean that one world runs another system than the other."""
     in_sim, in_real = Left(), Left()

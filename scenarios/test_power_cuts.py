@@ -141,6 +141,7 @@ class PowerCuts:
                 await endpoint.kill()
 
 
+@pytest.mark.row("P1.vote", "P1.control")
 @pytest.mark.worlds("sim", reason="loses unsynced data, and power at chosen instants")
 @pytest.mark.computes("walgen", reason="PostgreSQL takes seconds to start, ten times")
 async def test_power_cuts(world: World) -> None:

@@ -44,6 +44,7 @@ async def rows(replica: EndpointHandle) -> dict[int, str]:
     return {key: value for key, value in halves[0] + halves[1] if key in ROWS}
 
 
+@pytest.mark.row("D5.defect")
 @WALGEN_ONLY
 async def test_without_a_lease_garbage_collection_takes_what_is_read(world: World) -> None:
     """The known defect, wanted here: a pinned compute that nobody knows of loses its pages."""
@@ -62,6 +63,7 @@ async def test_without_a_lease_garbage_collection_takes_what_is_read(world: Worl
     assert caught.value.sqlstate == "22003"
 
 
+@pytest.mark.row("D5.leases")
 @WALGEN_ONLY
 async def test_with_a_lease_it_reads_on_for_as_long_as_it_lives(world: World) -> None:
     """Pass after pass, the pinned compute reads the same rows; when it is gone, so are they."""
@@ -91,6 +93,7 @@ async def lease_ends(cluster: Cluster, primary: EndpointHandle, lsn: Lsn) -> Non
     await cluster.world.eventually(passed, within_s=LEASE_S + 20, what="the lease ends")
 
 
+@pytest.mark.row("D5.restart")
 @WALGEN_ONLY
 async def test_a_lease_outlives_restarts_of_its_pageserver(world: World) -> None:
     """A pageserver that forgot its leases must hear of them again before it collects anything."""
@@ -109,6 +112,7 @@ async def test_a_lease_outlives_restarts_of_its_pageserver(world: World) -> None
         assert await rows(replica) == ROWS
 
 
+@pytest.mark.row("D5.migration")
 @WALGEN_ONLY
 async def test_a_lease_outlives_migration(world: World) -> None:
     """Both pageservers collect whenever they may; neither may take what is leased."""

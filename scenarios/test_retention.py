@@ -133,6 +133,7 @@ class Story:
                 return
 
 
+@pytest.mark.row("D4.checked", "P4.retention")
 @pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
 async def test_retention(world: World) -> None:
     """Branches, replicas and primaries read what they may, behind a busy garbage collection."""

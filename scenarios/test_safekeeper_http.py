@@ -57,6 +57,7 @@ MALFORMED = [
 ]
 
 
+@pytest.mark.row("P5.errors", "C1.log", "C1.client")
 async def test_refusals_are_typed_and_found_in_the_log(world: World) -> None:
     """A client must be told what is wrong, and an operator must find it again."""
     cluster = await world.start(Topology())
@@ -109,6 +110,7 @@ async def exchange(data: bytes) -> tuple[int, dict[str, Any]]:
     return int(head.split()[1]), dict(json.loads(body))
 
 
+@pytest.mark.row("P5.openapi", "B1.registered")
 async def test_openapi_and_tasks_describe_the_node(world: World) -> None:
     """The description is made of the very routes; every task says where it runs and for whom."""
     cluster = await world.start(Topology())

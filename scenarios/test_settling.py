@@ -109,6 +109,7 @@ async def wake_up(world: World, cluster: Cluster, endpoint: EndpointHandle) -> N
         await cluster.caught_up(pageserver, endpoint.timeline, within_s=FOLLOWS_WITHIN_S)
 
 
+@pytest.mark.row("A2.calls", "A2.pauses", "A2.restart", "P4.walreceiver")
 @pytest.mark.computes("walgen", reason="PostgreSQL writes WAL when nobody asks it to")
 @pytest.mark.parametrize("discovery", ["broker", "callmemaybe"])
 async def test_idle_timeline_settles(world: World, discovery: Discovery) -> None:

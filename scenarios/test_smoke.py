@@ -37,6 +37,7 @@ async def test_acknowledged_commit_survives_losing_a_safekeeper(world: World) ->
     assert await endpoint.get(2) == "b"
 
 
+@pytest.mark.row("P3.backups")
 async def test_new_compute_reads_what_the_old_one_committed(world: World) -> None:
     """A compute has no durable state: after a crash its successor starts from the storage alone."""
     cluster = await world.start(THREE_SAFEKEEPERS)
@@ -65,6 +66,7 @@ async def test_pageserver_restart_keeps_every_page(world: World) -> None:
     assert await endpoint.get(2) == "after"
 
 
+@pytest.mark.row("P4.waits")
 @pytest.mark.worlds("sim", reason="bounds a delay below the heartbeat; busy machines are later")
 async def test_last_commit_of_a_burst_reaches_the_pageserver_at_once(world: World) -> None:
     """It was told to safekeepers only by the next heartbeat when it came close upon another."""

@@ -43,6 +43,7 @@ async def migrate(cluster: Cluster, endpoint: EndpointHandle) -> None:
     await old.stop()
 
 
+@pytest.mark.row("A1.serves", "A1.keeps", "A3.idle")
 @pytest.mark.parametrize("discovery", ["broker", "callmemaybe"])
 async def test_tenant_migration(world: World, discovery: Discovery) -> None:
     """An idle tenant moves: every row is there, new writes work, the old pageserver is gone."""
@@ -57,6 +58,7 @@ async def test_tenant_migration(world: World, discovery: Discovery) -> None:
     await cluster.caught_up(cluster.pageserver(1), endpoint.timeline)
 
 
+@pytest.mark.row("A3.load")
 @pytest.mark.parametrize("discovery", ["broker", "callmemaybe"])
 async def test_tenant_migration_with_load(world: World, discovery: Discovery) -> None:
     """The load goes on all the while: it never reads a wrong answer, and it recovers."""

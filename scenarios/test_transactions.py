@@ -60,6 +60,7 @@ async def migrate(cluster: Cluster, endpoint: EndpointHandle) -> None:
     await old.detach(endpoint.timeline.tenant_id)
 
 
+@pytest.mark.row("A3.load")
 async def test_transactions_during_migration(world: World) -> None:
     """The tenant moves to another pageserver under load."""
     cluster = await world.start(TWO_PAGESERVERS)

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from harness.topology import THREE_SAFEKEEPERS
 from harness.world import World
 
 
+@pytest.mark.row("P1.commit")
 async def test_no_quorum_no_commit(world: World) -> None:
     """A commit without a quorum would be lost with the last safekeeper."""
     cluster = await world.start(THREE_SAFEKEEPERS)

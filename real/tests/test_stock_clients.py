@@ -154,6 +154,7 @@ async def hot_standby(
         await server.wait()
 
 
+@pytest.mark.row("P2.commands", worlds=("real",))
 def test_psql_asks_a_safekeeper_who_and_how_far_it_is(run_in):
     async def story(world: World) -> None:
         cluster, endpoint = await walgen_with_rows(world)
@@ -182,6 +183,7 @@ def test_psql_asks_a_safekeeper_who_and_how_far_it_is(run_in):
     run_in("real", story)
 
 
+@pytest.mark.row("P2.standby", "P2.commands", worlds=("real",))
 def test_stock_hot_standby_follows_a_safekeeper_across_its_restart(run_in):
     """It must see every commit, and nothing that no quorum has."""
 
@@ -229,6 +231,7 @@ def test_stock_hot_standby_follows_a_safekeeper_across_its_restart(run_in):
     run_in("real", story, "postgres")
 
 
+@pytest.mark.row("P3.stock", worlds=("real",))
 def test_psql_and_psycopg2_talk_to_a_pageserver(run_in):
     async def story(world: World) -> None:
         cluster, endpoint = await walgen_with_rows(world)
@@ -284,6 +287,7 @@ def test_pg_waldump_reads_walgen_segments(run_in):
     run_in("real", story)
 
 
+@pytest.mark.row("P2.receivewal", worlds=("real",))
 def test_pg_receivewal_files_equal_the_safekeepers(run_in, tmp_path):
     async def story(world: World) -> None:
         cluster = await world.start(Topology(wal_segment_size=MIB))

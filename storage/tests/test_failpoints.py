@@ -64,6 +64,7 @@ def test_only_the_armed_point_of_the_own_node_acts() -> None:
     run(main)
 
 
+@pytest.mark.row("P6.actions", worlds=("sim",))
 def test_chance_is_fair_and_the_same_every_time() -> None:
     plan = Plan(Action.RETURN, probability=0.25, draw=7)
     chosen = [plan.chosen("x", hit) for hit in range(4000)]

@@ -114,6 +114,7 @@ def test_a_branch_waits_until_its_ancestor_has_ingested_again() -> None:
     play(story)
 
 
+@pytest.mark.row("D1.branch", worlds=("sim",))
 def test_branch_points_out_of_scope_are_refused_by_both_lsns() -> None:
     async def story(rig: Rig) -> None:
         history = KvHistory()

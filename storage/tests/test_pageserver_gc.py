@@ -59,6 +59,7 @@ def layer_keys(rig: Rig) -> list[str]:
     return [key for key in rig.keys if "/layers/" in key]
 
 
+@pytest.mark.row("D4.checked", worlds=("sim",))
 def test_removes_old_layers_here_and_in_the_object_store_and_spares_what_is_in_scope():
     async def story(rig: Rig) -> None:
         history = KvHistory()
@@ -254,6 +255,7 @@ def test_between_plan_and_cutoff_nothing_new_may_rely_on_the_old():
     play(story, **SMALL)
 
 
+@pytest.mark.row("D4.held", worlds=("sim",))
 def test_removal_waits_for_a_reader_that_came_in_before():
     async def story(rig: Rig) -> None:
         history = KvHistory()

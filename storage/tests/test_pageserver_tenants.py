@@ -44,6 +44,7 @@ def second(rig: Rig) -> Tenants:
     return Tenants(environment)
 
 
+@pytest.mark.row("A1.repeat", "A1.keeps", worlds=("sim",))
 def test_attach_is_idempotent_and_detach_keeps_the_data() -> None:
     async def story(rig: Rig) -> None:
         history = KvHistory()
@@ -157,6 +158,7 @@ def test_a_corrupt_index_breaks_the_tenant_loudly(caplog: pytest.LogCaptureFixtu
     assert [record.levelname for record in caplog.records if record.levelno >= 30] == ["ERROR"]
 
 
+@pytest.mark.row("A3.stale", worlds=("sim",))
 def test_the_older_of_two_attachments_serves_but_changes_nothing() -> None:
     async def story(rig: Rig) -> None:
         history = KvHistory()

@@ -103,6 +103,7 @@ def assert_references_hold(rig: Rig) -> None:
         assert sizes.get(str(name)) == size
 
 
+@pytest.mark.row("P4.remote", worlds=("sim",))
 def test_the_remote_position_is_never_ahead_of_the_uploaded_index() -> None:
     async def story(rig: Rig) -> None:
         history = KvHistory()

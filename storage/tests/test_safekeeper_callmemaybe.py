@@ -114,6 +114,7 @@ async def leader(cluster: Cluster, **options: Any) -> Writer:
     return Writer(proposer, (await proposer.elect()).start_lsn)
 
 
+@pytest.mark.row("A2.calls", "A2.pauses", worlds=("sim",))
 def test_a_proposers_pageserver_is_called_until_it_streams_and_again_after_that():
     async def story(cluster: Cluster, pageserver: FakePageserver):
         writer = await leader(cluster, pageserver="ps0:6400")
@@ -139,6 +140,7 @@ def test_a_proposers_pageserver_is_called_until_it_streams_and_again_after_that(
     run(story)
 
 
+@pytest.mark.row("A2.restart", worlds=("sim",))
 def test_a_lagging_pageserver_is_called_after_the_writer_has_gone_and_after_a_restart():
     async def story(cluster: Cluster, pageserver: FakePageserver):
         await start(cluster)
@@ -165,6 +167,7 @@ def test_a_lagging_pageserver_is_called_after_the_writer_has_gone_and_after_a_re
     run(story)
 
 
+@pytest.mark.row("A2.dropped", worlds=("sim",))
 def test_a_pageserver_that_is_not_attached_is_dropped_for_good():
     async def story(cluster: Cluster, pageserver: FakePageserver):
         pageserver.answer = NotFound("tenant is not attached")
@@ -206,6 +209,7 @@ def test_a_wish_repeated_during_the_refusal_is_not_lost():
     run(story)
 
 
+@pytest.mark.row("A2.dropped", worlds=("sim",))
 def test_unsubscribed_means_not_called():
     async def story(cluster: Cluster, pageserver: FakePageserver):
         await start(cluster)

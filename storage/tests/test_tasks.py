@@ -71,6 +71,7 @@ def test_ten_thousand_tasks_leave_no_entry() -> None:
     run(main)
 
 
+@pytest.mark.row("B1.shutdown", worlds=("sim",))
 @pytest.mark.parametrize(
     ("filters", "left"),
     [
@@ -103,6 +104,7 @@ def test_shutdown_stops_exactly_what_it_names(filters: dict[str, Any], left: lis
     run(main)
 
 
+@pytest.mark.row("B1.shutdown", worlds=("sim",))
 def test_a_deaf_task_is_cancelled_after_its_time_and_not_before() -> None:
     ends: list[float] = []
 

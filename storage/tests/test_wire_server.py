@@ -64,6 +64,7 @@ def test_a_query_string_runs_statement_by_statement_up_to_the_first_error() -> N
         ("echo 0 extra words", "XX000", "internal error: TypeError", logging.ERROR),
     ],
 )  # fmt: skip
+@pytest.mark.row("C1.client", worlds=("sim",))
 def test_an_error_reaches_the_client_and_the_connection_lives_on(
     extended: bool,
     command: str,
@@ -90,6 +91,7 @@ def test_an_error_reaches_the_client_and_the_connection_lives_on(
     assert (record.exc_info is None) is (level == logging.INFO)
 
 
+@pytest.mark.row("C1.log", worlds=("sim",))
 def test_the_log_shows_every_cause_with_its_backtrace(caplog: pytest.LogCaptureFixture) -> None:
     async def story(world: World) -> None:
         client = await world.connect()

@@ -25,6 +25,7 @@ def run(story: Callable[[World], Awaitable[None]], options: ServerOptions | None
     sim.run(main)
 
 
+@pytest.mark.row("B1.leak", "B3.dropped", worlds=("sim",))
 def test_ten_thousand_connections_leave_no_entry() -> None:
     """SYSTEM.md B1 and B3."""
 
@@ -208,6 +209,7 @@ def test_close_ends_idle_busy_streaming_and_flooding_sessions_in_time(command: s
     run(story)
 
 
+@pytest.mark.row("B2.listener", worlds=("sim",))
 def test_stopping_by_the_registry_stops_the_listener_too() -> None:
     async def story(world: World) -> None:
         await world.registry.shutdown(kind=TaskKind.WIRE_LISTENER)
