@@ -73,6 +73,9 @@ class Mark(Enum):
     # Pageserver: object store.
     REQUEST_REPEATED = "pageserver: a request to the object store was repeated"
     UPLOAD_REPEATED = "pageserver: an upload was repeated as a whole"
+    LAYER_CAME_BACK = (
+        "pageserver: a layer whose upload was carried out after its deletion was found"
+    )
     SPOILT_LAYER_KEPT_BACK = "pageserver: a layer that the disk had spoilt was not uploaded"
     ANSWER_LOST_INDEX_THERE = "pageserver: an index whose upload went unanswered was found"
     GENERATION_CONTENDED = "pageserver: another attachment took the generation first"

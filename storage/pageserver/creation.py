@@ -110,7 +110,7 @@ def active_tenant(tenants: Tenants, tenant_id: TenantId) -> Tenant:
 
 def _check_never_deleted(tenant: Tenant, timeline_id: TimelineId) -> None:
     """A deletion is final: what is left of the old timeline must not meet a new one's."""
-    if timeline_id in tenant.deleted:
+    if tenant.is_deleted(timeline_id):
         raise Conflict(f"timeline {timeline_id} was deleted; a new one needs a new id")
 
 

@@ -12,7 +12,7 @@ import dataclasses
 import logging
 import random
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -38,11 +38,32 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-_GENERATION = re.compile(r"-([0-9a-f]{8})(?:\.json)?\Z")
-
 ATTACHMENT_FORMAT = 1
 
 _INDEX = re.compile(r"timelines/([0-9a-f]{32})/index-([0-9a-f]{8})\.json\Z")
+_LAYER = re.compile(r"timelines/([0-9a-f]{32})/layers/([^/]+)\Z")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """An index (``layer`` is ``None``) or a layer, and which attachment wrote it."""
+
+    key: str
+    timeline_id: TimelineId
+    generation: int
+    layer: LayerName | None
+
+    @classmethod
+    def of(cls, key: str) -> StoredObject | None:
+        """What a key says; ``None`` for an object that no pageserver writes: it is not ours."""
+        index = _INDEX.search(key)
+        if index is not None:
+            return cls(key, TimelineId(index[1]), int(index[2], 16), None)
+        layer = _LAYER.search(key)
+        if layer is None or not LayerName.is_name(layer[2]):
+            return None
+        name = LayerName.parse(layer[2])
+        return cls(key, TimelineId(layer[1]), name.generation, name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,28 +293,36 @@ class RemoteTenant:
         except ObjectMissing:
             raise Conflict(f"{key} was removed by somebody else") from None
 
-    async def remove_leftovers(self, index: TimelineIndex) -> None:
-        """Remove what earlier attachments left: their indexes, and layers that ``index`` lacks.
+    async def objects(self, timeline_id: TimelineId | None = None) -> list[StoredObject]:
+        """Indexes and layers of one timeline or (``None``) of all, in order of listing."""
+        prefix = f"{self._prefix}timelines/" + (f"{timeline_id}/" if timeline_id else "")
+        listing = await self.persistently(f"listing {prefix}", lambda: self._objects.list(prefix))
+        found = [StoredObject.of(info.key) for info in listing]
+        return [each for each in found if each is not None]
+
+    async def remove_leftovers(self, index: TimelineIndex, found: Iterable[StoredObject]) -> None:
+        """Remove what earlier attachments left of what was ``found`` of a timeline: their indexes,
+        and layers that ``index`` lacks.
 
         Only for the newest attachment, and only once ``index`` is uploaded.
         """
-        prefix = f"{self._prefix}timelines/{index.timeline_id}/"
-        listing = await self.persistently(f"listing {prefix}", lambda: self._objects.list(prefix))
         named = {self.layer_key(index.timeline_id, name) for name, _ in index.layers}
-        for info in listing:
-            generation = _generation_of(info.key)
-            if generation < index.generation and info.key not in named:
-                await self.delete(info.key)
+        for each in found:
+            assert each.timeline_id == index.timeline_id, f"{each.key} is of another timeline"
+            if each.generation < index.generation and each.key not in named:
+                await self.delete(each.key)
 
-    async def remove_timeline(self, timeline_id: TimelineId, *, spared: str, upto: int) -> None:
-        """Remove everything that attachments up to generation ``upto`` wrote of a timeline, layers
-        before indexes, except the object ``spared``."""
-        prefix = f"{self._prefix}timelines/{timeline_id}/"
-        listing = await self.persistently(f"listing {prefix}", lambda: self._objects.list(prefix))
-        keys = [info.key for info in listing if _generation_of(info.key) <= upto]
-        for key in sorted(keys, key=lambda key: (_INDEX.search(key) is not None, key)):
-            if key != spared:
-                await self.delete(key)
+    async def remove_dead(self, index: TimelineIndex, found: Iterable[StoredObject]) -> None:
+        """Remove what was ``found`` of a timeline that is gone and that attachments up to the one
+        of its last ``index`` wrote, layers before indexes; a tombstone stays."""
+        spared = self.index_key(index.timeline_id, index.generation) if index.deleted else ""
+        keys = []
+        for each in found:
+            assert each.timeline_id == index.timeline_id, f"{each.key} is of another timeline"
+            if each.generation <= index.generation and each.key != spared:
+                keys.append((each.layer is None, each.key))
+        for _, key in sorted(keys):
+            await self.delete(key)
 
     async def put(self, key: str, data: bytes) -> None:
         """Upload an object."""
@@ -306,11 +335,3 @@ class RemoteTenant:
     async def delete(self, key: str) -> None:
         """Delete an object."""
         await self.persistently(f"deletion of {key}", lambda: self._objects.delete(key))
-
-
-def _generation_of(key: str) -> int:
-    """The attachment that wrote an index or a layer; ``CorruptData`` for any other object."""
-    match = _GENERATION.search(key)
-    if match is None:
-        raise CorruptData(f"object {key} is neither an index nor a layer")
-    return int(match[1], 16)

@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterator
 
-from storage.errors import CorruptData, NotFound, PortError, RequestError
+from storage.errors import CorruptData, NotFound
 from storage.events import emit
 from storage.ids import TenantId, TenantTimelineId, TimelineId, is_id
 from storage.lsn import INVALID_LSN
@@ -27,11 +27,12 @@ from storage.pageserver.layer_files import LayerFiles, tenant_directory
 from storage.pageserver.modification import Modification
 from storage.pageserver.options import Discovery
 from storage.pageserver.remote import RemoteTenant
+from storage.pageserver.scrub import Scrubber
 from storage.pageserver.states import State, StateCell
 from storage.pageserver.timeline import Timeline
 from storage.pageserver.uploader import Uploader
 from storage.pageserver.walreceiver import WalReceiver
-from storage.tasks import TaskKind, interruptible, sleep_unless_shutdown
+from storage.tasks import TaskKind
 
 logger = logging.getLogger(__name__)
 
@@ -52,7 +53,7 @@ class Tenant:
         self.receivers: dict[TimelineId, WalReceiver] = {}
         self.collectors: dict[TimelineId, Collector] = {}
         self.compactors: dict[TimelineId, Compactor] = {}
-        self.deleted: set[TimelineId] = set()
+        self.dead: dict[TimelineId, TimelineIndex] = {}
         self.environment = environment
         self._stopped = asyncio.Event()
 
@@ -87,11 +88,11 @@ class Tenant:
             timeline.leases.settled_at_s = settled_at_s
             loaded[index.timeline_id] = timeline
         self.timelines = loaded
-        self.deleted = {index.timeline_id for index in dead if index.deleted}
+        self.dead = {index.timeline_id: index for index in dead}
         self.set_state(State.ACTIVE)
         self._bury(dead)
         self.environment.registry.spawn(
-            TaskKind.SCRUB, str(self.tenant_id), self._scrub(), tenant_id=self.tenant_id
+            TaskKind.SCRUB, str(self.tenant_id), Scrubber(self).run(), tenant_id=self.tenant_id
         )
         for timeline in loaded.values():
             self._activate(timeline)
@@ -106,16 +107,6 @@ class Tenant:
             if is_id(name) and name not in indexes:
                 logger.info("removing %s/%s: it has no index", directory, name)
                 await disk.rmtree(f"{directory}/{name}")
-
-    async def _scrub(self) -> None:
-        """Once in a while remove what earlier attachments left, until asked to stop."""
-        while not await sleep_unless_shutdown(self.environment.options.scrub_period_s):
-            for timeline in list(self.timelines.values()):
-                try:
-                    async with interruptible():
-                        await timeline.uploader.scrub()
-                except (PortError, RequestError) as error:
-                    logger.info("scrubbing timeline %s: %s", timeline.ident, error)
 
     def _bury(self, dead: list[TimelineIndex]) -> None:
         """Go on removing what deleted timelines and failed branches left in the object store."""
@@ -172,6 +163,10 @@ class Tenant:
                 tenant_id=self.tenant_id,
                 timeline_id=timeline.ident.timeline_id,
             )
+
+    def is_deleted(self, timeline_id: TimelineId) -> bool:
+        """Whether a timeline was deleted for good, which a branch that failed was not."""
+        return timeline_id in self.dead and self.dead[timeline_id].deleted
 
     def timeline(self, timeline_id: TimelineId) -> Timeline:
         """A timeline of this tenant; ``NotFound``, or ``NotReady`` while attaching."""
@@ -233,7 +228,7 @@ class Tenant:
         await timeline.close()
         for known in (self.timelines, self.receivers, self.collectors, self.compactors):
             known.pop(timeline_id, None)
-        self.deleted.add(timeline_id)
+        self.dead[timeline_id] = timeline.index()
         if timeline.ancestor is not None:
             timeline.ancestor.branch_points.gone(timeline_id)
 

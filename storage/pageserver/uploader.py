@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 
 from storage.durable import read_file
@@ -23,7 +23,7 @@ from storage.pageserver.index import TimelineIndex
 from storage.pageserver.layer import Layer
 from storage.pageserver.layer_file import check_whole
 from storage.pageserver.layer_name import LayerName
-from storage.pageserver.remote import RemoteTenant
+from storage.pageserver.remote import RemoteTenant, StoredObject
 from storage.pageserver.upload_queue import (
     DeleteLayers,
     Operation,
@@ -61,6 +61,7 @@ class Uploader:
         self._owned = asyncio.Event()
         self._pins: dict[str, ExitStack] = {}
         self._confirmed: TimelineIndex | None = None
+        self._named: frozenset[LayerName] = frozenset()
         self._index_etag: str | None = None
         self.on_uploaded: Uploaded = lambda index: None
         self.on_superseded: Callable[[], None] = lambda: None
@@ -84,6 +85,7 @@ class Uploader:
         """Schedule an index; every layer it names was scheduled before, or uploaded."""
         assert index.generation == self.generation, f"{index.generation} is not our generation"
         if not self.superseded:
+            self._named = frozenset(name for name, _ in index.layers)
             self._schedule(PutIndex(index))
 
     def delete_layers(self, names: tuple[LayerName, ...]) -> None:
@@ -194,19 +196,41 @@ class Uploader:
             return
         is_first, self._confirmed = self._confirmed is None, index
         if is_first:
-            await self._remote.remove_leftovers(index)
+            await self._remote.remove_leftovers(
+                index, await self._remote.objects(self._timeline_id)
+            )
         self._owned.set()
         self.on_uploaded(index)
 
-    async def scrub(self) -> None:
-        """Remove what earlier attachments left; one that does not know its end yet goes on writing.
+    async def scrub(self, found: Sequence[StoredObject]) -> None:
+        """Remove what no index names of the timeline's objects ``found`` in the store.
 
-        Judged by an index after which this attachment was still the newest: a newer one has read it
-        or a later one, so it needs nothing of what goes.
+        What earlier attachments left is judged by an index after which this one was still the
+        newest: a newer one has read it or a later one, so it needs nothing of what goes.
         """
         index = self._confirmed
         if index is not None and await self.is_newest():
-            await self._remote.remove_leftovers(index)
+            await self._remote.remove_leftovers(index, found)
+            self._delete_strays(found)
+
+    def _delete_strays(self, found: Sequence[StoredObject]) -> None:
+        """Layers of our own that came back: of a put that was repeated, the store may carry out the
+        first attempt after the layer's deletion. They go by way of the queue, like any other."""
+        strays = tuple(
+            each.layer
+            for each in found
+            if each.layer is not None
+            and each.generation == self.generation
+            and not self._is_wanted(each.layer)
+        )
+        if strays and not self.superseded:
+            reach(Mark.LAYER_CAME_BACK)
+            logger.info("timeline %s: removing %d stray layers", self._timeline_id, len(strays))
+            self.delete_layers(strays)
+
+    def _is_wanted(self, name: LayerName) -> bool:
+        """Whether a layer is on its way up, or in the last index scheduled."""
+        return str(name) in self._pins or name in self._named
 
     async def is_newest(self) -> bool:
         """Ask the store whether this attachment may still act; never again once it may not."""

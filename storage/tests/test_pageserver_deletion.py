@@ -121,3 +121,20 @@ def test_a_branch_that_was_never_acknowledged_is_nothing_once_its_point_is_colle
         assert key not in rig.keys
 
     play(story)
+
+
+def test_what_the_store_carries_out_after_a_burial_is_buried_too():
+    async def story(rig: Rig) -> None:
+        history = await family(rig)
+        child = rig.tenants.get(TENANT).timeline(CHILD)
+        (layer,) = rig.tenants.get(TENANT).timeline(TIMELINE).layers
+        late = child.uploader._remote.layer_key(CHILD, layer.name)
+        await delete_timeline(rig.tenants, TENANT, CHILD)
+        await asyncio.sleep(1)
+        (tombstone,) = objects_of(rig, CHILD)
+        await rig.store.view("ps0").put(late, b"late")
+        await asyncio.sleep(30)
+        assert objects_of(rig, CHILD) == [tombstone]
+        assert history.end
+
+    play(story, scrub_period_s=10.0)

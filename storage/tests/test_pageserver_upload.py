@@ -245,3 +245,62 @@ async def _disturb(rig: Rig, timeline: Timeline, generator: random.Random) -> Ti
             timeline = (await rig.restart(crash=is_crash)).timeline(TIMELINE)
             assert timeline.last_record_lsn >= promised, "WAL before it may be gone already"
     return timeline
+
+
+def layer_keys(rig: Rig) -> list[str]:
+    return [key for key in rig.keys if "/layers/" in key]
+
+
+def test_a_layer_whose_upload_is_carried_out_after_its_deletion_goes_again() -> None:
+    """Found by a campaign (hostile, seed 20051): it stayed in the object store for ever."""
+
+    async def story(rig: Rig) -> None:
+        history = KvHistory()
+        timeline = await rig.timeline()
+        for part in range(3):
+            history.fill(20, seed=part)
+            await ingest(timeline, history)
+            await flush(timeline)
+        (late, *_) = layer_keys(rig)
+        content = rig.store.bucket.get(late)
+        await Compactor(timeline).compact()
+        await timeline.uploader.wait_idle()
+        assert late not in rig.keys
+        merged = layer_keys(rig)
+
+        await rig.store.view("ps0").put(late, content)
+        foreign = late.rpartition("/")[0] + "/notes.txt"
+        await rig.store.view("somebody").put(foreign, b"not ours")
+        await asyncio.sleep(30)
+        assert layer_keys(rig) == sorted([*merged, foreign])
+        await check(timeline, history, history.ends[::20])
+
+    play(story, compaction_threshold=3, scrub_period_s=10.0)
+
+
+def test_a_layer_that_is_to_be_named_is_no_stray() -> None:
+    """The scrub meets layers that no index names yet: it must see what is on its way."""
+
+    async def story(rig: Rig) -> None:
+        history = KvHistory()
+        timeline = await rig.timeline()
+        await rig.tenants.get(TENANT).timeline(TIMELINE).uploader.wait_idle()
+        history.fill(20)
+        await ingest(timeline, history)
+        await flush(timeline)
+        rig.store.service.inject(ServiceFaults(slow=1.0))
+        for part in range(40):
+            history.fill(10, seed=part)
+            await ingest(timeline, history)
+            timeline.freeze()
+            await asyncio.sleep(0.7)
+            assert_references_hold(rig)
+        rig.store.service.inject(ServiceFaults())
+        await flush(timeline)
+        await timeline.uploader.wait_idle()
+        await asyncio.sleep(5)
+        assert_references_hold(rig)
+        named = {str(name) for name, _ in newest_index(rig).layers}
+        assert {key.rpartition("/")[2] for key in layer_keys(rig)} == named
+
+    play(story, scrub_period_s=0.05)
