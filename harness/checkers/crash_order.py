@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from harness.backend import Event
+from harness.checkers.watch import RulesByKind
 from harness.errors import CheckFailed
 from storage.lsn import Lsn
 
@@ -28,7 +29,7 @@ def check_crash_order(events: Iterable[Event]) -> int:
     return sum(order.observe(event) for event in events)
 
 
-class CrashOrder:
+class CrashOrder(RulesByKind):
     """What each node is bound by."""
 
     def __init__(self) -> None:
@@ -36,20 +37,14 @@ class CrashOrder:
         self._remote: dict[Timeline, int] = {}
         self._floors: dict[tuple[str, Timeline], int] = {}
         self._damaged: set[str] = set()
-        self._rules = {
-            "lsn": self._lsn,
-            "process": self._process,
-            "tenant_state": self._tenant_state,
-            "fault": self._fault,
-        }
-
-    def observe(self, event: Event) -> bool:
-        """Compare one event with those before it; whether any rule knows its kind."""
-        rule = self._rules.get(event.kind)
-        if rule is None:
-            return False
-        rule(event)
-        return True
+        super().__init__(
+            {
+                "lsn": self._lsn,
+                "process": self._process,
+                "tenant_state": self._tenant_state,
+                "fault": self._fault,
+            }
+        )
 
     def _lsn(self, event: Event) -> None:
         fields = event.fields

@@ -46,16 +46,11 @@ def edges_of(registers: Iterable[Register]) -> Iterator[Edge]:
 def _versions(register: Register) -> list[KeyWrite] | None:
     """The writes of a key in order, those of unknown outcome as far as a read proves them, and at
     the LSN where they were read first; ``None`` when an acknowledged write tells no LSN."""
-    known = [register.initial]
-    unknown: dict[str | None, list[KeyWrite]] = {}
-    for write in register.writes:
-        if not write.acknowledged:
-            unknown.setdefault(write.value, []).append(write)
-        elif write.lsn is None:
-            return None
-        else:
-            known.append(write)
-    placed = [(_position(write), write) for write in known]
+    writes = register.placed_writes()
+    if writes is None:
+        return None
+    known, unknown = writes
+    placed = [(write.position, write) for write in known]
     if unknown:
         acknowledged = {write.value for write in known}
         for value, lsn in _first_seen(register.reads, unknown).items():
@@ -67,11 +62,6 @@ def _versions(register: Register) -> list[KeyWrite] | None:
         if not versions or write.value is not None or versions[-1].value is not None:
             versions.append(write)
     return versions
-
-
-def _position(write: KeyWrite) -> int:
-    assert write.lsn is not None
-    return int(write.lsn)
 
 
 def _first_seen(reads: Iterable[KeyRead], values: Container[str | None]) -> dict[str | None, Lsn]:
@@ -107,7 +97,7 @@ class _Writers:
         for write in (register.initial, *register.writes):
             self._by_value.setdefault(write.value, []).append(write)
         self._versions = versions
-        self._lsns = [_position(write) for write in versions]
+        self._lsns = [write.position for write in versions]
         self._numbers = {write.number for write in versions}
 
     def of(self, read: KeyRead) -> KeyWrite | None:

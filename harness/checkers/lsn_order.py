@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 from harness.backend import Event
+from harness.checkers.watch import RulesByKind
 from harness.errors import CheckFailed
 from storage.lsn import Lsn
 
@@ -72,7 +73,7 @@ def check_lsn_order(events: Iterable[Event]) -> int:
     return sum(order.observe(event) for event in events)
 
 
-class LsnOrder:
+class LsnOrder(RulesByKind):
     """The newest report of each position, and who led and voted in each term."""
 
     def __init__(self) -> None:
@@ -80,22 +81,16 @@ class LsnOrder:
         self._terms: dict[tuple[str, str, str], int] = {}
         self._leaders: dict[tuple[str, str, int], object] = {}
         self._votes: dict[tuple[str, str, str, int], object] = {}
-        self._rules = {
-            "lsn": self._lsn,
-            "term": self._term,
-            "elected": self._elected,
-            "vote": self._vote,
-            "process": self._process,
-            "tenant_state": self._tenant_state,
-        }
-
-    def observe(self, event: Event) -> bool:
-        """Compare one event with those before it; whether any rule knows its kind."""
-        rule = self._rules.get(event.kind)
-        if rule is None:
-            return False
-        rule(event)
-        return True
+        super().__init__(
+            {
+                "lsn": self._lsn,
+                "term": self._term,
+                "elected": self._elected,
+                "vote": self._vote,
+                "process": self._process,
+                "tenant_state": self._tenant_state,
+            }
+        )
 
     def _lsn(self, event: Event) -> None:
         position = _position(event)

@@ -9,12 +9,12 @@ nothing about timeless reads (see :mod:`harness.checkers.registers`).
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Mapping
 
 from harness.checkers.registers import (
     KeyRead,
     KeyWrite,
     Overwritten,
+    PlacedWrites,
     Register,
     may_be_current,
     registers_of,
@@ -84,23 +84,16 @@ def _check_lsn(register: Register, read: KeyRead, model: LsnModel) -> None:
 class LsnModel:
     """The acknowledged writes of a key in order of LSN, and those of unknown outcome by value."""
 
-    def __init__(self, writes: list[KeyWrite], unknown: Mapping[str | None, list[KeyWrite]]):
-        self.unknown = unknown
-        self._writes = sorted(writes, key=_position)
-        self._lsns = [_position(write) for write in self._writes]
+    def __init__(self, placed: PlacedWrites) -> None:
+        self.unknown = placed.unknown
+        self._writes = sorted(placed.known, key=lambda write: write.position)
+        self._lsns = [write.position for write in self._writes]
 
     @classmethod
     def of(cls, register: Register) -> LsnModel | None:
         """The model, or ``None`` when an acknowledged write does not tell its LSN."""
-        known, unknown = [register.initial], dict[str | None, list[KeyWrite]]()
-        for write in register.writes:
-            if not write.acknowledged:
-                unknown.setdefault(write.value, []).append(write)
-            elif write.lsn is None:
-                return None
-            else:
-                known.append(write)
-        return cls(known, unknown)
+        placed = register.placed_writes()
+        return None if placed is None else cls(placed)
 
     def last(self) -> KeyWrite:
         """The newest acknowledged write."""
@@ -109,11 +102,6 @@ class LsnModel:
     def at(self, lsn: Lsn) -> KeyWrite:
         """The newest acknowledged write at or below ``lsn``."""
         return self._writes[bisect_right(self._lsns, int(lsn)) - 1]
-
-
-def _position(write: KeyWrite) -> int:
-    assert write.lsn is not None
-    return int(write.lsn)
 
 
 def check_sums(operations: list[Operation], registers: list[Register]) -> None:

@@ -37,6 +37,12 @@ class KeyWrite(NamedTuple):
         """Whether it certainly happened."""
         return self.completed_at_s != NEVER
 
+    @property
+    def position(self) -> int:
+        """Its LSN, as a number; it must be known."""
+        assert self.lsn is not None, f"{self} tells no LSN"
+        return int(self.lsn)
+
 
 class KeyRead(NamedTuple):
     """What one answered read said of one key; ``None`` is absent."""
@@ -61,6 +67,27 @@ class Register:
     initial: KeyWrite = INITIAL
     writes: list[KeyWrite] = field(default_factory=list)
     reads: list[KeyRead] = field(default_factory=list)
+
+    def placed_writes(self) -> PlacedWrites | None:
+        """The writes by what is known of their LSN; ``None`` if an acknowledged one tells none."""
+        known = [self.initial]
+        unknown: dict[str | None, list[KeyWrite]] = {}
+        for write in self.writes:
+            if not write.acknowledged:
+                unknown.setdefault(write.value, []).append(write)
+            elif write.lsn is None:
+                return None
+            else:
+                known.append(write)
+        return PlacedWrites(known, unknown)
+
+
+class PlacedWrites(NamedTuple):
+    """Writes of one key: the initial and the acknowledged ones, whose LSN is known; those of
+    unknown outcome by value."""
+
+    known: list[KeyWrite]
+    unknown: dict[str | None, list[KeyWrite]]
 
 
 def registers_of(history: History, timeline: str) -> list[Register]:
@@ -114,7 +141,7 @@ def _inherited(history: History, timeline: str) -> dict[int, Register]:
                     unsure.append(write)
             elif write.lsn <= point.lsn:
                 known.append(write)
-        newest = sorted(known, key=_position)[-1]
+        newest = sorted(known, key=lambda write: write.position)[-1]
         # A write of the parent whose place is unknown may be in the branch, like one of its own.
         found[parent.key] = Register(
             parent.key,
@@ -122,11 +149,6 @@ def _inherited(history: History, timeline: str) -> dict[int, Register]:
             [write._replace(invoked_at_s=BEFORE_ALL, completed_at_s=NEVER) for write in unsure],
         )
     return found
-
-
-def _position(write: KeyWrite) -> int:
-    assert write.lsn is not None
-    return int(write.lsn)
 
 
 def _take_write(found: _Registers, operation: Operation, deposed: Deposed) -> None:

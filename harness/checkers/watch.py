@@ -39,6 +39,21 @@ class OperationOracle(Protocol):
         ...
 
 
+class RulesByKind:
+    """An oracle of events with one rule for each kind of event; other kinds mean nothing to it."""
+
+    def __init__(self, rules: Mapping[str, Callable[[Event], None]]) -> None:
+        self._rules = rules
+
+    def observe(self, event: Event) -> bool:
+        """Compare one event with those before it; whether any rule knows its kind."""
+        rule = self._rules.get(event.kind)
+        if rule is None:
+            return False
+        rule(event)
+        return True
+
+
 class Watch:
     """The oracles of one run that follow it, and how much each compared (``judged``)."""
 
