@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,9 @@ from storage.lsn import Lsn
 
 if TYPE_CHECKING:
     from harness.world import World
+
+QUICK_PAGESERVERS: Mapping[str, Mapping[str, Any]] = {"real": {"scrub_period_s": 2.0}}
+"""Options by world: every run ends by waiting for a clean bucket, and real seconds are dear."""
 
 
 class Cluster:
@@ -52,6 +56,7 @@ class Cluster:
         return {
             "node_id": index + 1,
             "discovery": self.topology.discovery,
+            **QUICK_PAGESERVERS.get(self.world.name, {}),
             **self.topology.pageserver_options,
         }
 
