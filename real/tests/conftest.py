@@ -1,5 +1,6 @@
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 
 import pytest
 
@@ -22,18 +23,20 @@ def toy_session() -> Iterator[RealSession]:
 @pytest.fixture
 def play(toy_session: RealSession) -> Callable[[Story], RealBackend]:
     """Runs a story on a fresh cluster of toy nodes; returns the closed backend."""
+    return partial(play_on, toy_session)
 
-    def play(story: Story) -> RealBackend:
-        async def whole() -> RealBackend:
-            backend = RealBackend(toy_session, TOYS)
-            try:
-                async with asyncio.timeout(30):
-                    await story(backend)
-            finally:
-                await backend.close()
-            return backend
 
-        with asyncio.Runner(loop_factory=NamedHostLoop) as runner:
-            return runner.run(whole())
+def play_on(session: RealSession, story: Story) -> RealBackend:
+    """Runs a story on a session of its own; returns the closed backend."""
 
-    return play
+    async def whole() -> RealBackend:
+        backend = RealBackend(session, TOYS)
+        try:
+            async with asyncio.timeout(30):
+                await story(backend)
+        finally:
+            await backend.close()
+        return backend
+
+    with asyncio.Runner(loop_factory=NamedHostLoop) as runner:
+        return runner.run(whole())

@@ -3,7 +3,6 @@
 import asyncio
 import os
 import signal
-from pathlib import Path
 
 import pytest
 
@@ -13,7 +12,8 @@ from real import process
 from real.backend import RealBackend
 from real.loop import NamedHostLoop
 from real.session import RealSession
-from real.tests.conftest import TOYS
+from real.tests.conftest import TOYS, play_on
+from real.tests.endings import gone
 
 
 @pytest.fixture
@@ -25,25 +25,12 @@ def own_session():
 
 
 def run(session, story):
-    async def whole():
-        backend = RealBackend(session, TOYS)
-        try:
-            await backend.spawn(NodeSpec("a", "echo"))
-            await backend.wait_ready("a", within_s=10)
-            async with asyncio.timeout(20):
-                await story(backend)
-        finally:
-            await backend.close()
-        return backend
+    async def with_a_node(backend):
+        await backend.spawn(NodeSpec("a", "echo"))
+        await backend.wait_ready("a", within_s=10)
+        await story(backend)
 
-    with asyncio.Runner(loop_factory=NamedHostLoop) as runner:
-        return runner.run(whole())
-
-
-async def gone(pid):
-    async with asyncio.timeout(10):
-        while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110, ASYNC240 - another process ends
-            await asyncio.sleep(0.005)
+    return play_on(session, with_a_node)
 
 
 def test_killed_fork_server_takes_its_children_along(own_session, caplog):
@@ -52,7 +39,7 @@ def test_killed_fork_server_takes_its_children_along(own_session, caplog):
         pids = [backend.pid("a"), backend.hub_pid]
         os.kill(server, signal.SIGKILL)
         for pid in pids:
-            await gone(pid)
+            assert gone(pid)
         with pytest.raises(HarnessError, match="the fork server ended"):
             await backend.spawn(NodeSpec("b", "echo"))
 
@@ -77,7 +64,7 @@ def test_run_that_cannot_begin_leaves_no_directory(own_session, monkeypatch, tmp
 def test_dead_hub_is_named_and_closing_goes_on(own_session, caplog):
     async def story(backend):
         os.kill(backend.hub_pid, signal.SIGKILL)
-        await gone(backend.hub_pid)
+        assert gone(backend.hub_pid)
         with pytest.raises(HarnessError, match="the hub"):
             backend.network.cut(HARNESS, "a")
         assert backend.running("a")
