@@ -115,9 +115,10 @@ def test_free_space_map_is_not_kept(timeline: Timeline) -> None:
 @pytest.mark.parametrize(
     ("rmid", "info", "data"),
     [
-        (18, 0x00, b""), (19, 0x00, b""), (22, 0x00, b""), (130, 0x00, b""), (0, 0xF0, b""),
+        (18, 0x00, b""), (19, 0x20, b""), (22, 0x00, b""), (130, 0x00, b""), (0, 0xF0, b""),
         (1, 0x70, b""), (2, 0x00, b""), (3, 0x20, b""), (4, 0x30, b""), (5, 0x20, bytes(4)),
-        (6, 0x40, b""), (7, 0x10, b""), (8, 0x30, b""),
+        (6, 0x40, b""), (7, 0x10, b""), (8, 0x30, b""), (9, 0x80, b""), (10, 0x90, bytes(8)),
+        (11, 0xF0, b""), (15, 0x10, b""), (20, 0x10, b""), (21, 0x10, b""), (0, 0xE0, b""),
     ],
 )  # fmt: skip
 def test_unknown_records_raise_the_alarm(
@@ -126,6 +127,13 @@ def test_unknown_records_raise_the_alarm(
     with pytest.raises(UnsupportedRecord, match=r"record at 0/1000"):
         timeline.play(rmid, info, data)
     assert timeline.store.last_record_lsn == 0x1000
+
+
+def test_images_do_not_excuse_a_record_that_changes_files_as_well(timeline: Timeline) -> None:
+    """PostgreSQL marks what changes relation files beyond the blocks named (xlogrecord.h)."""
+    with pytest.raises(UnsupportedRecord, match="XLOG/FPI says that it changes relation files"):
+        timeline.play(0, 0xB1, blocks=(reference(HEAP, 0),))
+    assert timeline.size(HEAP) is None
 
 
 def test_record_that_is_too_short_is_corrupt(timeline: Timeline) -> None:
@@ -294,6 +302,22 @@ def test_copied_database_has_the_source_as_of_then(timeline: Timeline) -> None:
     assert timeline.size(HEAP) == 4
 
 
+def test_copied_database_with_tables_in_two_tablespaces(timeline: Timeline) -> None:
+    """Each tablespace has a record of its own; the relation map lies in the first one only."""
+    annex = HEAP._replace(space=16_500)
+    timeline.play(7, 0, struct.pack("<IIi", 5, 1663, 4) + b"map!")
+    timeline.put(HEAP, 0)
+    timeline.put(annex, 1)
+    for space in (1663, 16_500):
+        timeline.play(4, 0x00, struct.pack("<4I", 77, space, 5, space))
+    assert timeline.size(HEAP._replace(database=77)) == 1
+    assert timeline.size(annex._replace(database=77)) == 2
+    assert asyncio.run(timeline.directory.relation_map(1663, 77)) == b"map!"
+    assert asyncio.run(timeline.directory.relation_map(16_500, 77)) is None
+    with pytest.raises(CorruptData, match="database 6 in tablespace 1663, which does not exist"):
+        timeline.play(4, 0x00, struct.pack("<4I", 78, 1663, 6, 1663))
+
+
 def test_commit_log_pages_and_truncation(timeline: Timeline) -> None:
     for page in (0, 31, 32, 63, 64):
         timeline.play(3, 0x00, struct.pack("<i", page))
@@ -348,6 +372,12 @@ def test_parameters_reach_the_control_file(timeline: Timeline) -> None:
     assert control is not None
     assert struct.unpack_from("<i", control, 180) == (55,)
     assert control[176] == 1
+
+
+def test_commit_timestamps_are_refused_when_they_are_turned_on(timeline: Timeline) -> None:
+    """The first page of timestamps is made without a record, so this is the only sign of them."""
+    with pytest.raises(UnsupportedRecord, match="track_commit_timestamp"):
+        timeline.play(0, 0x60, struct.pack("<6i??", 55, 8, 10, 3, 64, 1, True, True))
 
 
 def test_timeline_switch_is_refused(timeline: Timeline) -> None:

@@ -15,7 +15,7 @@ from storage.lsn import Lsn
 from storage.pageserver.datadir import DataDirectory
 from storage.pageserver.hooks import DirectoryRequest
 from storage.pageserver.keys import BLOCK_SIZE, Relation, Slru
-from storage.pageserver.postgres import named_files, paths, tar_stream
+from storage.pageserver.postgres import named_files, origins, paths, tar_stream
 from storage.pageserver.postgres.checksum import with_checksum
 from storage.pageserver.postgres.control import STATE_SHUT_DOWN, Checkpoint, ControlFile
 from storage.pageserver.postgres.import_directory import end_of_checkpoint
@@ -82,6 +82,8 @@ class DirectoryBuild:
         for name, key in named_files.CONFIGURATION.items():
             data = await self._directory.value(key)
             yield tar_stream.whole_file(name, data or b"")
+        if entries := await self._directory.value(origins.ORIGINS):
+            yield tar_stream.whole_file(origins.PATH, origins.to_file(entries))
         spaces = named_files.decode_tablespaces(
             await self._directory.value(named_files.TABLESPACES)
         )

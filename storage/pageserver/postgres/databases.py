@@ -50,14 +50,22 @@ class DatabaseRecords:
                 raise change.unsupported(f"database operation {info:#04x}")
 
     async def _copy(self, change: Change) -> None:
-        """STRATEGY file_copy: the files were copied, so no page images of the copy follow."""
+        """STRATEGY file_copy: the files were copied, so no page images of the copy follow.
+
+        One record for each tablespace with a directory of the source; only that of the database's
+        own tablespace has a relation map.
+        """
         database, space, source_database, source_space = change.unpack("<4I")
         modification = change.modification
+        if (source_space, source_database) not in await modification.directory.databases():
+            raise CorruptData(
+                f"record at {change.record.lsn} copies database {source_database} in tablespace "
+                f"{source_space}, which does not exist"
+            )
         await modification.create_database(space, database)
         relation_map = await modification.directory.relation_map(source_space, source_database)
-        if relation_map is None:
-            raise CorruptData(f"database {source_database} that is copied has no relation map")
-        modification.put_relation_map(space, database, relation_map)
+        if relation_map is not None:
+            modification.put_relation_map(space, database, relation_map)
         for source in await modification.directory.relations(source_space, source_database):
             if source.fork != FREE_SPACE_MAP:
                 target = source._replace(space=space, database=database)

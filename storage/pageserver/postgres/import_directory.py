@@ -15,7 +15,7 @@ from storage.lsn import Lsn
 from storage.pageserver import keys
 from storage.pageserver.keys import BLOCK_SIZE, Relation
 from storage.pageserver.modification import Modification
-from storage.pageserver.postgres import named_files, paths
+from storage.pageserver.postgres import named_files, origins, paths
 from storage.pageserver.postgres.checksum import has_right_checksum
 from storage.pageserver.postgres.control import CHECKPOINT, STATE_SHUT_DOWN, ControlFile
 from storage.pageserver.postgres.relations import FREE_SPACE_MAP
@@ -72,6 +72,9 @@ class DirectoryImport:
         elif path in named_files.CONFIGURATION:
             key = named_files.CONFIGURATION[path]
             self._modification.put(key, Image(await self._tar.read(entry.size)))
+        elif path == origins.PATH:
+            image = origins.from_file(await self._tar.read(entry.size))
+            self._modification.put(origins.ORIGINS, image)
         elif (in_database := paths.parse_database_file(path)) is not None:
             await self._take_database_file(entry, in_database)
         elif (slru_file := paths.parse_slru_file(path)) is not None:

@@ -1,14 +1,13 @@
 """Turns records of an unmodified PostgreSQL into changes: page images, and what has no image.
 
 Every block reference must carry an image (``wal_consistency_checking = all``); one without raises
-:class:`ImageMissing` and a resource manager that is not in the table :class:`UnsupportedRecord`,
+:class:`ImageMissing` and a record that ``record_kinds`` does not list :class:`UnsupportedRecord`,
 because a page left stale is noticed by nobody. The free space map is not kept: servers rebuild it.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
 from weakref import WeakKeyDictionary
 
 from storage.errors import CorruptData
@@ -29,33 +28,24 @@ from storage.pageserver.postgres.databases import (
     TablespaceRecords,
 )
 from storage.pageserver.postgres.multixacts import CommitLogRecords, MultixactRecords
+from storage.pageserver.postgres.origins import OriginRecords
+from storage.pageserver.postgres.record_kinds import (
+    SPECIAL_RELATION_UPDATE,
+    Handling,
+    RecordKind,
+    kind_of,
+)
 from storage.pageserver.postgres.relations import (
     FREE_SPACE_MAP,
     Heap2Records,
     HeapRecords,
     StorageRecords,
 )
-from storage.pageserver.postgres.server_records import (
-    ServerRecords,
-    StandbyRecords,
-    is_image_only,
-)
+from storage.pageserver.postgres.server_records import ServerRecords, StandbyRecords
 from storage.pageserver.postgres.transactions import TransactionRecords
 from storage.pageserver.values import Image
 from storage.wal.image import with_lsn
 from storage.wal.record import BlockRef, WalRecord
-
-
-class ImageRecords:
-    """Handler of the index, sequence and generic resource managers: images say it all."""
-
-    async def apply(self, change: Change) -> None:
-        """Nothing beyond the images."""
-
-
-IMAGES_ONLY: Final = (11, 12, 13, 14, 15, 16, 17, 20, 21)
-"""BTREE, HASH, GIN, GIST, SEQ, SPGIST, BRIN, GENERIC, LOGICALMSG. Not here: COMMIT_TS (18) and
-REPLORIGIN (19), whose files are not kept, and extensions' own."""
 
 
 @dataclass(slots=True)
@@ -70,7 +60,6 @@ class RecordIngest:
     """Ingests the records of any number of timelines, each through its one Modification."""
 
     def __init__(self) -> None:
-        images = ImageRecords()
         self._handlers: dict[int, RecordHandler] = {
             0: ServerRecords(),
             1: TransactionRecords(),
@@ -83,7 +72,7 @@ class RecordIngest:
             8: StandbyRecords(),
             9: Heap2Records(),
             10: HeapRecords(),
-            **{rmid: images for rmid in IMAGES_ONLY},
+            19: OriginRecords(),
         }
         self._tips: WeakKeyDictionary[Modification, _Tip] = WeakKeyDictionary()
 
@@ -93,15 +82,8 @@ class RecordIngest:
         Raises ``CorruptData`` (``ImageMissing``, ``UnsupportedRecord``) for what cannot be stored
         faithfully; nothing of the record may be committed then.
         """
-        handler = self._handlers.get(record.rmid)
-        if handler is None:
-            raise self._alarm(
-                UnsupportedRecord(
-                    f"record at {record.lsn} is of resource manager {record.rmid}, whose effects "
-                    "cannot be stored (commit timestamps, replication origins, extensions)"
-                )
-            )
-        if record.xid == 0 and is_image_only(record):
+        kind = self._kind(record, pg_version)
+        if record.xid == 0 and kind.handling is not Handling.EFFECT:
             await self._put_images(modification, record)
             return
         tip = await self._tip(modification, record.end_lsn)
@@ -110,7 +92,8 @@ class RecordIngest:
             await self._put_images(modification, record)
             if record.xid:
                 change.note(tip.checkpoint.advance_next_xid(record.xid))
-            await handler.apply(change)
+            if kind.handling is Handling.EFFECT:
+                await self._handlers[kind.rmid].apply(change)
         except BaseException as error:
             self._tips.pop(modification, None)  # It may know what was not committed.
             if isinstance(error, UnsupportedRecord):
@@ -119,6 +102,24 @@ class RecordIngest:
         if change.checkpoint_changed:
             modification.put_checkpoint(tip.checkpoint.pack())
         tip.end_lsn = record.end_lsn
+
+    def _kind(self, record: WalRecord, pg_version: int) -> RecordKind:
+        """What kind of record it is; refuses those whose effects nobody would carry out."""
+        kind = kind_of(record.rmid, record.info, pg_version)
+        if kind is None:
+            raise self._unsupported(record, f"PostgreSQL {pg_version} has no such records")
+        if kind.handling is Handling.REFUSED:
+            raise self._unsupported(record, f"effects of {kind} are not stored")
+        if record.info & SPECIAL_RELATION_UPDATE and kind.handling is not Handling.EFFECT:
+            raise self._unsupported(record, f"{kind} says that it changes relation files")
+        return kind
+
+    def _unsupported(self, record: WalRecord, why: str) -> CorruptData:
+        return self._alarm(
+            UnsupportedRecord(
+                f"record at {record.lsn} (rmgr {record.rmid}, info {record.info:#04x}): {why}"
+            )
+        )
 
     async def _put_images(self, modification: Modification, record: WalRecord) -> None:
         end_lsn = record.end_lsn

@@ -33,7 +33,7 @@ class StorageOperation(IntEnum):
 
 
 class HeapOperation(IntEnum):
-    """Operations of the resource manager HEAP (``heapam_xlog.h``)."""
+    """Those operations of the resource manager HEAP that clear map bits (``heapam_xlog.h``)."""
 
     INSERT = 0x00
     DELETE = 0x10
@@ -108,8 +108,8 @@ class HeapRecords:
                 await self._update(change)
             case HeapOperation.LOCK:
                 await self._clear_if(change, 7, visibility_map.ALL_FROZEN)
-            case _:
-                pass  # TRUNCATE is for logical decoding; CONFIRM and INPLACE are images.
+            case operation:
+                raise change.unsupported(f"heap operation {operation:#04x}")
 
     async def _clear_if(self, change: Change, flags_offset: int, bits: int) -> None:
         """Clear the bits of block 0 when the lowest flag says that they were cleared."""
@@ -136,8 +136,8 @@ class Heap2Records:
                 await self._clear_if(change, 0, visibility_map.BOTH)
             case Heap2Operation.LOCK_UPDATED:
                 await self._clear_if(change, 7, visibility_map.ALL_FROZEN)
-            case _:
-                pass  # Pruning, freezing and VISIBLE are images; the others are for decoding.
+            case operation:
+                raise change.unsupported(f"heap operation {operation:#04x}")
 
     async def _clear_if(self, change: Change, flags_offset: int, bits: int) -> None:
         (flags,) = change.unpack("<B", flags_offset)

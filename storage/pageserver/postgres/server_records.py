@@ -10,41 +10,17 @@ from enum import IntEnum
 from storage.errors import CorruptData
 from storage.pageserver.postgres.change import Change
 from storage.pageserver.postgres.control import CHECKPOINT, Checkpoint, ControlFile
-from storage.wal.format import RMGR_XLOG
-from storage.wal.record import WalRecord
 
 
 class Operation(IntEnum):
-    """Operations of the resource manager XLOG (``pg_control.h``)."""
+    """Operations of the resource manager XLOG that do something (``pg_control.h``)."""
 
     CHECKPOINT_SHUTDOWN = 0x00
     CHECKPOINT_ONLINE = 0x10
-    NOOP = 0x20
     NEXTOID = 0x30
-    SWITCH = 0x40
-    BACKUP_END = 0x50
     PARAMETER_CHANGE = 0x60
-    RESTORE_POINT = 0x70
     FPW_CHANGE = 0x80
     END_OF_RECOVERY = 0x90
-    FPI_FOR_HINT = 0xA0
-    FPI = 0xB0
-    OVERWRITE_CONTRECORD = 0xD0
-    CHECKPOINT_REDO = 0xE0
-
-
-_IMAGES_ONLY = frozenset(
-    (
-        Operation.NOOP, Operation.SWITCH, Operation.BACKUP_END, Operation.RESTORE_POINT,
-        Operation.FPI_FOR_HINT, Operation.FPI, Operation.OVERWRITE_CONTRECORD,
-        Operation.CHECKPOINT_REDO,
-    )
-)  # fmt: skip
-
-
-def is_image_only(record: WalRecord) -> bool:
-    """Whether it is a record of the XLOG manager with no effect besides its images, if any."""
-    return record.rmid == RMGR_XLOG and record.info & 0xF0 in _IMAGES_ONLY
 
 
 class ServerRecords:
@@ -52,8 +28,6 @@ class ServerRecords:
 
     async def apply(self, change: Change) -> None:
         """See :class:`~storage.pageserver.postgres.change.RecordHandler`."""
-        if is_image_only(change.record):
-            return
         match change.record.info & 0xF0:
             case Operation.CHECKPOINT_SHUTDOWN:
                 self._checkpoint(change, shutdown=True)
@@ -101,6 +75,8 @@ class ServerRecords:
     async def _parameters(self, change: Change) -> None:
         """Keep ``pg_control`` as the server keeps it: a later start compares its settings."""
         values = change.unpack("<6i??")
+        if values[-1]:
+            raise change.unsupported("track_commit_timestamp is on; its files are not kept")
         data = await change.modification.directory.control_file()
         if data is None:
             raise CorruptData("no pg_control: import a data directory first")
@@ -114,11 +90,9 @@ class ServerRecords:
 
 
 class StandbyOperation(IntEnum):
-    """Operations of the resource manager STANDBY (``standbydefs.h``)."""
+    """Operations of the resource manager STANDBY that do something (``standbydefs.h``)."""
 
-    LOCK = 0x00
     RUNNING_XACTS = 0x10
-    INVALIDATIONS = 0x20
 
 
 class StandbyRecords:
@@ -130,7 +104,5 @@ class StandbyRecords:
             case StandbyOperation.RUNNING_XACTS:
                 (next_xid,) = change.unpack("<I", 12)
                 change.note(change.checkpoint.advance_next_xid_to(next_xid))
-            case StandbyOperation.LOCK | StandbyOperation.INVALIDATIONS:
-                pass
             case info:
                 raise change.unsupported(f"standby operation {info:#04x}")

@@ -12,13 +12,13 @@ from typing import Final
 
 from storage.errors import CorruptData
 from storage.pageserver.keys import Relation, Slru
-from storage.pageserver.postgres import slru_pages
+from storage.pageserver.postgres import origins, slru_pages
 from storage.pageserver.postgres.change import Change
 from storage.wal.format import align8, crc32c
 
 
 class Operation(IntEnum):
-    """Operations of the resource manager XACT (``xact.h``)."""
+    """Operations of the resource manager XACT that do something (``xact.h``)."""
 
     COMMIT = 0x00
     PREPARE = 0x10
@@ -26,7 +26,6 @@ class Operation(IntEnum):
     COMMIT_PREPARED = 0x30
     ABORT_PREPARED = 0x40
     ASSIGNMENT = 0x50
-    INVALIDATIONS = 0x60
 
 
 _OPERATION_MASK: Final = 0x70
@@ -36,6 +35,8 @@ _HAS_SUBXACTS: Final = 1 << 1
 _HAS_RELATIONS: Final = 1 << 2
 _HAS_INVALIDATIONS: Final = 1 << 3
 _HAS_TWOPHASE: Final = 1 << 4
+_HAS_ORIGIN: Final = 1 << 5
+_HAS_GID: Final = 1 << 7
 _HAS_DROPPED_STATS: Final = 1 << 8
 
 _INVALIDATION_SIZE: Final = 16
@@ -46,11 +47,15 @@ FORKS: Final = 4
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What a commit or abort record says."""
+    """What a commit or abort record says.
+
+    ``origin_lsn`` is where the transaction ended at its replication origin, if it has one.
+    """
 
     xid: int
     subxids: tuple[int, ...]
     dropped: tuple[tuple[int, int, int], ...]
+    origin_lsn: int | None = None
 
 
 def parse_outcome(change: Change) -> Outcome:
@@ -61,6 +66,7 @@ def parse_outcome(change: Change) -> Outcome:
     dropped: tuple[tuple[int, int, int], ...] = ()
     at = 8  # The time comes first.
     info = 0
+    origin_lsn = None
     try:
         if record.info & _HAS_INFO:
             (info,) = struct.unpack_from("<I", data, at)
@@ -84,9 +90,14 @@ def parse_outcome(change: Change) -> Outcome:
             at += 4 + _INVALIDATION_SIZE * count
         if info & _HAS_TWOPHASE:
             (xid,) = struct.unpack_from("<I", data, at)
-    except struct.error:
+            at += 4
+            if info & _HAS_GID:
+                at = data.index(b"\0", at) + 1
+        if info & _HAS_ORIGIN:
+            (origin_lsn,) = struct.unpack_from("<Q", data, at)
+    except (struct.error, ValueError):
         raise CorruptData(f"commit or abort record at {record.lsn} is too short") from None
-    return Outcome(xid, subxids, dropped)
+    return Outcome(xid, subxids, dropped, origin_lsn)
 
 
 class TransactionRecords:
@@ -107,8 +118,6 @@ class TransactionRecords:
                 await self._prepare(change)
             case Operation.ASSIGNMENT:
                 self._assign(change)
-            case Operation.INVALIDATIONS:
-                pass  # They concern caches and logical decoding only.
             case operation:
                 raise change.unsupported(f"transaction operation {operation:#04x}")
 
@@ -119,6 +128,8 @@ class TransactionRecords:
         await self._set_status(change, outcome, status)
         for space, database, relation in outcome.dropped:
             await self._drop(change, space, database, relation)
+        if outcome.origin_lsn is not None:
+            await origins.advance(change.modification, change.record.origin, outcome.origin_lsn)
         if prepared:
             full_xid = change.checkpoint.full_xid(outcome.xid)
             await change.modification.drop_twophase_file(full_xid)
@@ -136,13 +147,15 @@ class TransactionRecords:
         """The state file is the record's main data followed by its CRC (``twophase.c``)."""
         data = change.record.main_data
         xid, subxids = change.unpack("<I", 8)[0], change.unpack("<i", 28)[0]
-        (gid_length,) = change.unpack("<H", 54)
+        gid_length, origin_lsn = change.unpack("<HQ", 54)
         at = _PREPARE_HEADER_SIZE + align8(gid_length)
         for subxid in (xid, *change.unpack(f"<{subxids}I", at)):
             change.note(change.checkpoint.advance_next_xid(subxid))
         content = data + crc32c(data).to_bytes(4, "little")
         full_xid = change.checkpoint.full_xid(xid)
         await change.modification.put_twophase_file(full_xid, content)
+        if change.record.origin:
+            await origins.advance(change.modification, change.record.origin, origin_lsn)
 
     def _assign(self, change: Change) -> None:
         top_xid, count = change.unpack("<Ii")
