@@ -30,6 +30,17 @@ def count_faults(events: Iterable[Event]) -> dict[str, int]:
     return dict(sorted(counts.items()))
 
 
+def commits_under_faults(events: Iterable[Event]) -> int | None:
+    """Writes that a campaign's clients had acknowledged while its faults lasted; ``None`` for what
+    was no campaign or ended before."""
+    for event in events:
+        if event.kind == "campaign":
+            commits = event.fields["commits"]
+            assert isinstance(commits, int), f"{event} has no count"
+            return commits
+    return None
+
+
 @dataclass
 class Coverage:
     """Over many runs: in how many each name occurred, and how often in all.

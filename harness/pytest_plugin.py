@@ -262,6 +262,7 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
         failure=failure_of(result),
         marks=dict(result.evidence.marks),
         faults=dict(result.evidence.faults),
+        commits_under_faults=result.evidence.commits_under_faults,
     )
 
 

@@ -67,6 +67,8 @@ class Evidence:
     """Faults of the plan that had an effect, and how often."""
     trace: Callable[[], Sequence[object]] = tuple
     """Puts together what the digest was made of, as far as it is kept: more than events."""
+    commits_under_faults: int | None = None
+    """Writes acknowledged while the faults of a plan lasted, if it had one."""
 
 
 @dataclass

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
+from statistics import median_low
 from typing import Any
 
 from rich.console import Console
@@ -29,6 +30,7 @@ from harness.single import run_seeds
 from harness.sweep_file import SweepFile, file_for
 from harness.sweep_groups import Group, grouped
 from harness.verdict import (
+    EXIT_CODES,
     INTERRUPTED,
     Failure,
     FailureKind,
@@ -43,6 +45,7 @@ CHUNK = 50
 """Seeds of one session of pytest at most; one takes 30–60 ms of its own, a short run as much."""
 CHUNKS_PER_PROCESS = 4
 """At least so many for each process, so that all of them end at about the same time."""
+SHARE_THAT_WROTE_MIN = 0.5
 SHOWN_FAILURES = 10
 SHOWN_GROUPS = 20
 
@@ -124,7 +127,7 @@ def _sweep_into(file: SweepFile, options: SweepOptions) -> int:
     if interrupted:
         print("seawall: interrupted; counted is what had ended; --resume goes on", file=sys.stderr)
     print(tally.closing_line(len(tally.records) - len(known), wall_s))
-    return INTERRUPTED if interrupted else exit_code(tally.verdicts)
+    return INTERRUPTED if interrupted else tally.exit_code()
 
 
 def _about(options: SweepOptions) -> dict[str, Any]:
@@ -217,6 +220,8 @@ class Tally:
         self.verdicts: Counter[Verdict] = Counter()
         self.marks = Coverage(MEANINGS)
         self.faults = Coverage(dict.fromkeys(FAULTS, ""))
+        self._campaigns: list[int] = []
+        """Commits under faults of every run that was a campaign."""
         self.confirmed = 0
         """How many runs were made again in another process, to compare the digests."""
 
@@ -244,6 +249,8 @@ class Tally:
         self.verdicts[record.verdict] += 1
         self.marks.add(record.marks)
         self.faults.add(record.faults)
+        if record.commits_under_faults is not None:
+            self._campaigns.append(record.commits_under_faults)
 
     def confirm(self, record: RunRecord) -> bool:
         """A run was made again; whether the record is another one than the first was."""
@@ -259,6 +266,20 @@ class Tally:
         self.verdicts[record.verdict] += 1
         self._found[key] = record
 
+    @property
+    def share_that_wrote(self) -> float:
+        """The share of campaigns that committed something while their faults lasted; 1 for none."""
+        campaigns = self._campaigns
+        return sum(each > 0 for each in campaigns) / len(campaigns) if campaigns else 1.0
+
+    def exit_code(self) -> int:
+        """That of the worst verdict; a green sweep whose faults left too few campaigns a chance to
+        commit anything proves too little, and is inconclusive."""
+        code = exit_code(self.verdicts)
+        if code == 0 and self.share_that_wrote < SHARE_THAT_WROTE_MIN:
+            return EXIT_CODES[Verdict.INCONCLUSIVE]
+        return code
+
     def groups(self) -> list[Group]:
         """What is red, by what it has in common."""
         return grouped(self.records)
@@ -273,6 +294,12 @@ class Tally:
             lines += self.marks.lines("rare states reached")
         if self.faults.hits:
             lines += self.faults.lines("faults with an effect")
+        if self._campaigns:
+            lines.append(
+                f"committed while faults lasted: {self.share_that_wrote:.1%} of "
+                f"{len(self._campaigns)} campaigns (at least {SHARE_THAT_WROTE_MIN:.0%} must), "
+                f"half of them {median_low(self._campaigns)} writes or more"
+            )
         return [*lines, f"made again with another hash seed: {self.confirmed} runs"]
 
     def to_json(self) -> dict[str, Any]:
@@ -283,6 +310,8 @@ class Tally:
             "made_again": self.confirmed,
             "marks": self.marks.to_json(),
             "faults": self.faults.to_json(),
+            "campaigns": len(self._campaigns),
+            "share_that_wrote": self.share_that_wrote,
         }
 
     def closing_line(self, run_now: int, wall_s: float) -> str:

@@ -190,14 +190,17 @@ class Mixed:
         return dataclasses.replace(self, parts=[part.writing_only() for part in self.parts])
 
 
-WORKLOADS = ("registers", "transactions")
+WORKLOADS = ("registers", "few_registers", "transactions")
 """What the clients of a campaign may do; see :func:`workload_named`."""
 
 
 def workload_named(name: str, *, clients: int, think_s: float) -> Workload:
-    """``registers``, or ``transactions``: clients of lists, a bank and registers in turn."""
+    """``registers``; ``few_registers``, mostly written; or ``transactions``: clients of lists, a
+    bank and registers in turn."""
     if name == "registers":
         return LoadOptions(clients=clients, think_s=think_s)
+    if name == "few_registers":
+        return LoadOptions(clients=clients, think_s=think_s, keys=16, read_fraction=0.2)
     if name == "transactions":
         parts = (ListAppendOptions(), BankOptions(), LoadOptions(clients=clients))
         return Mixed(parts, clients=clients, think_s=think_s)

@@ -118,6 +118,8 @@ class RunRecord:
     """Rare states of the system that were reached, and how often."""
     faults: Mapping[str, int] = field(default_factory=dict)
     """Faults of the run's plan that had an effect, and how often."""
+    commits_under_faults: int | None = None
+    """Writes acknowledged while the faults of the run's plan lasted, if it had one."""
 
     @property
     def replay(self) -> str:

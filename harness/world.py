@@ -27,6 +27,7 @@ from harness.workload import Load, LoadOptions, Workload
 
 T = TypeVar("T")
 POLL_S = 0.05
+PAGES_MAX = 64
 
 
 class World:
@@ -50,6 +51,8 @@ class World:
         self.refusals: list[Allowance] = []
         self.judged: Counter[str] = judged_by(backend.world, settings.compute)
         self.watch = watch_over(self)
+        self.pages_max = PAGES_MAX
+        """How many page versions of each timeline and pageserver are compared at the end."""
         self._loads = 0
 
     @property

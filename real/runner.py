@@ -10,7 +10,7 @@ from functools import partial
 from typing import Any
 
 from harness.compute import Compute
-from harness.coverage import count_faults, count_marks
+from harness.coverage import commits_under_faults, count_faults, count_marks
 from harness.errors import ScenarioFailed
 from harness.runner import Evidence, RunResult, Scenario, play, verdict_of
 from harness.verdict import RunSettings
@@ -86,6 +86,7 @@ class RealRunner:
                 dict(world.judged),
                 count_marks(events),
                 count_faults(events),
+                commits_under_faults=commits_under_faults(events),
             )
 
     def close(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
-from harness.coverage import count_faults, count_marks
+from harness.coverage import commits_under_faults, count_faults, count_marks
 from harness.errors import NotLive
 from harness.runner import DeferredEvents, Evidence, RunResult, Scenario, play, verdict_of
 from harness.verdict import RunSettings
@@ -63,6 +63,7 @@ class SimRunner:
                 count_marks(backend.observations()),
                 count_faults(backend.observations()),
                 loop.trace.entries,
+                commits_under_faults=commits_under_faults(backend.observations()),
             ),
         )
 

@@ -14,7 +14,6 @@ from harness.errors import CheckFailed
 from storage.lsn import Lsn
 
 CHECKER = "pages_equal_wal"
-PAGES_MAX = 64
 
 
 class Wanted(NamedTuple):
@@ -38,7 +37,7 @@ class Pages(Protocol):
 
 
 async def check_pages(
-    pages: Pages, model: WalModel, span: tuple[Lsn, Lsn], *, pages_max: int = PAGES_MAX
+    pages: Pages, model: WalModel, span: tuple[Lsn, Lsn], *, pages_max: int
 ) -> int:
     """Compare up to ``pages_max`` versions with LSNs inside ``span`` (lowest and highest that can
     be read); returns how many were compared."""

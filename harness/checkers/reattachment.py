@@ -73,7 +73,8 @@ async def _compare(
         await cluster.subscribe(timeline, pageserver)
         try:
             await cluster.caught_up(pageserver, timeline, within_s=CATCHES_UP_WITHIN_S)
-            compared += await check_pageserver(pageserver, timeline, model)
+            pages_max = cluster.world.pages_max
+            compared += await check_pageserver(pageserver, timeline, model, pages_max)
         except NotLive as error:
             raise NotLive(f"{_what(pageserver)}: {error}", checker=CHECKER) from error
         except CheckFailed as error:

@@ -151,14 +151,15 @@ async def _model(
 async def _check_pageservers(cluster: Cluster, timeline: TenantTimelineId, model: WalModel) -> None:
     for pageserver in cluster.pageservers:
         if pageserver.running:
-            compared = await check_pageserver(pageserver, timeline, model)
+            compared = await check_pageserver(pageserver, timeline, model, cluster.world.pages_max)
             cluster.world.judged["pages_equal_wal"] += compared
 
 
 async def check_pageserver(
-    pageserver: PageserverHandle, timeline: TenantTimelineId, model: WalModel
+    pageserver: PageserverHandle, timeline: TenantTimelineId, model: WalModel, pages_max: int
 ) -> int:
-    """Compare page versions of one pageserver; returns how many, none if it is not their home."""
+    """Compare up to ``pages_max`` page versions of one pageserver; returns how many, none if it is
+    not their home."""
     try:
         found = await pageserver.timeline(timeline)
     except HttpError as error:
@@ -170,7 +171,8 @@ async def check_pageserver(
     lowest = max(found.latest_gc_cutoff_lsn, found.ancestor_lsn or model.start_lsn)
     span = (lowest, found.last_record_lsn)
     try:
-        return await check_pages(PageTap(pageserver, timeline), model, span)
+        tap = PageTap(pageserver, timeline)
+        return await check_pages(tap, model, span, pages_max=pages_max)
     except ServerError as error:
         raise CheckFailed(
             f"{pageserver.name} refuses pages of {timeline} between {span[0]} and {span[1]}, which "

@@ -46,9 +46,14 @@ async def run_campaign(world: World, plan: Plan) -> Nemesis:
     Raises ``CheckFailed`` and its kin for what the system does wrong, ``Inconclusive`` if no fault
     had an effect. The error's notes hold the plan.
     """
+    return await carry_out(world, plan, Campaign(world, plan))
+
+
+async def carry_out(world: World, plan: Plan, campaign: Campaign) -> Nemesis:
+    """Run a campaign; the plan is in the run's events, and in the notes of its error."""
     world.backend.note("plan", {"json": json.dumps(plan.to_json())})
     try:
-        return await Campaign(world, plan).run()
+        return await campaign.run()
     except Exception as error:
         error.add_note(str(plan))
         raise
@@ -59,11 +64,11 @@ class Campaign:
 
     def __init__(self, world: World, plan: Plan) -> None:
         self._world = world
-        self._plan = plan
+        self.plan = plan
 
     async def run(self) -> Nemesis:
         """The whole campaign; see :func:`run_campaign`."""
-        world, plan = self._world, self._plan
+        world, plan = self._world, self.plan
         world.expect_log(
             r"crashed: Deposed|Deposed: term|was deposed", reason="a primary that was replaced ends"
         )
@@ -83,8 +88,14 @@ class Campaign:
         return nemesis
 
     async def _phases(self, stage: Stage, nemesis: Nemesis) -> None:
+        world = self._world
+        before = world.history.commits()
         await nemesis.run()
-        plan = self._plan
+        world.backend.note("campaign", {"commits": world.history.commits() - before})
+        await self._recover(stage, nemesis)
+
+    async def _recover(self, stage: Stage, nemesis: Nemesis) -> None:
+        plan = self.plan
         liveness = Liveness(stage, nemesis, LIVE_WITHIN_S)
         core = self._core(stage)
         await nemesis.heal(core)
@@ -103,8 +114,8 @@ class Campaign:
 
     def _core(self, stage: Stage) -> tuple[str, ...]:
         """The plan's core as far as its copies are intact, a majority; the tenant's home; S3."""
-        cast = self._plan.cast()
-        wanted = [name for name in self._plan.core if name in cast.safekeepers]
+        cast = self.plan.cast()
+        wanted = [name for name in self.plan.core if name in cast.safekeepers]
         wanted += [name for name in cast.safekeepers if name not in wanted]
         intact = [name for name in wanted if name not in stage.lost]
         majority = len(cast.safekeepers) // 2 + 1

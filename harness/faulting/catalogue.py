@@ -104,7 +104,8 @@ In the simulation the fault strikes at the very moment of the report; among real
 
 `draw_plan` draws one from a profile: `calm` strikes rarely, `lossy` breaks links, `hostile` breaks
 everything, `swarm` draws a mix of faults, lengths and node options of its own for each run,
-`transactions` is `swarm` under transactions. `run_campaign(world, plan)` carries it out under load
+`transactions` is `swarm` under transactions, `consensus` a short swarm on proposers and members
+(`scenarios/test_consensus_swarm.py`). `run_campaign(world, plan)` carries it out under load
 and then demands liveness: of a healed core first, of everything at the end, and says what is stuck.
 
 ```

@@ -3,7 +3,8 @@
 ``calm`` strikes rarely and one thing at a time, ``lossy`` breaks links, ``hostile`` breaks
 everything. ``swarm`` draws a profile for each run: which faults exist at all, how often, how long,
 and the options of the nodes (Groce et al., "Swarm Testing", ISSTA 2012: leaving features out finds
-what having them all hides). ``transactions`` is a swarm on lists and a bank.
+what having them all hides). ``transactions`` is a swarm on lists and a bank, ``consensus`` a short
+one of whatever can confuse proposers and their safekeepers: rivals, late packets, lost disks.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import Any
 
 from harness.backend import Ability
 from harness.errors import HarnessError
-from harness.faulting.fault import Cast, Fault, Strike
+from harness.faulting.fault import Cast, Damage, Fault, Scope, Strike
 from harness.faulting.network import NETWORK_FAULTS
 from harness.faulting.plan import AfterCommits, AtTime, OnEvent, Plan, Step, Trigger
 from harness.faulting.vocabulary import FAULTS
@@ -51,6 +52,9 @@ class Mix:
     mean_length_s: float
     logical: float = 0.3
     """Share of the steps that wait for something that happens, not for a time."""
+    spares_pageservers: bool = False
+    """Whether no fault strikes a pageserver, or a link of one, alone."""
+    operations_max: int = OPERATIONS_MAX
 
 
 def _draw_calm(generator: random.Random) -> tuple[Topology, Mix]:
@@ -78,6 +82,49 @@ def _draw_swarm(generator: random.Random) -> tuple[Topology, Mix]:
         logical=generator.choice((0.0, 0.3, 0.8)),
     )
     return draw_topology(generator), mix
+
+
+RIVALRIES = ("second_compute", "zombie", "late_delivery")
+"""What makes two proposers work at once, or lets a dead one's packets arrive late."""
+
+CONSENSUS_SCOPES = (Scope.COMPUTE, Scope.NODE, Scope.LINK, Scope.DIRECTION, Scope.DISK)
+CONSENSUS_FAULTS = (
+    *(
+        name
+        for name in SYSTEM_FAULTS
+        if FAULTS[name].scope in CONSENSUS_SCOPES and FAULTS[name].damage is not Damage.WRONG
+    ),
+    "broker_outage",
+)
+"""What strikes proposers and members, and what is between them."""
+
+
+def _draw_consensus(generator: random.Random) -> tuple[Topology, Mix]:
+    share = generator.choice((0.1, 0.3, 0.6))
+    chosen = [name for name in CONSENSUS_FAULTS if generator.random() < share]
+    weights = {name: round(generator.uniform(0.2, 2.0), 2) for name in chosen}
+    weights[generator.choice(RIVALRIES)] = round(0.2 + sum(weights.values()) / 3, 2)
+    safekeeper: dict[str, Any] = {}
+    _maybe(generator, safekeeper, "control_file_save_s", (0.05, 5.0))
+    _maybe(generator, safekeeper, "recent_wal_bytes", (0, 4 * KIB))
+    _maybe(generator, safekeeper, "catch_up_s", (0.1, 1.0))
+    _maybe(generator, safekeeper, "silence_max_s", (2.0, 4.0))
+    topology = Topology(
+        safekeepers=generator.choice((3, 5)),
+        pg_version=generator.choice((15, 16, 18)),
+        safekeeper_options=safekeeper,
+        pageserver_options={"compaction_period_s": 60.0},
+    )
+    mix = Mix(
+        weights,
+        steps_max=generator.choice((4, 8, 16)),
+        duration_s=generator.choice((1.0, 2.0, 4.0)),
+        mean_length_s=generator.choice((0.05, 0.2, 1.0)),
+        logical=generator.choice((0.0, 0.3, 0.8)),
+        spares_pageservers=True,
+        operations_max=100,
+    )
+    return topology, mix
 
 
 def draw_topology(generator: random.Random) -> Topology:
@@ -121,10 +168,14 @@ PROFILES = {
     "hostile": _draw_hostile,
     "swarm": _draw_swarm,
     "transactions": _draw_swarm,
+    "consensus": _draw_consensus,
 }
 
 
-ROOMS_DRAWN = ("hostile", "swarm")
+WORKLOADS_DRAWN = {"transactions": "transactions", "consensus": "few_registers"}
+"""What clients do, where it is not registers."""
+
+ROOMS_DRAWN = ("hostile", "swarm", "consensus")
 """Profiles whose WAL may begin shortly before the end of a segment, as none would reach it."""
 
 
@@ -150,9 +201,9 @@ def draw_plan(profile: str, generator: random.Random) -> Plan:
         duration_s=mix.duration_s,
         core=core,
         clients=clients,
-        think_s=max(think_s, round(clients * mix.duration_s / OPERATIONS_MAX, 3)),
+        think_s=max(think_s, round(clients * mix.duration_s / mix.operations_max, 3)),
         kill_rest=kill_rest,
-        workload="transactions" if profile == "transactions" else "registers",
+        workload=WORKLOADS_DRAWN.get(profile, "registers"),
     )
 
 
@@ -167,8 +218,20 @@ def _draw_step(cast: Cast, mix: Mix, generator: random.Random) -> Step:
     names = list(mix.weights)
     fault = FAULTS[generator.choices(names, [mix.weights[name] for name in names])[0]]
     length_s = round(generator.expovariate(1 / mix.mean_length_s), 3) if fault.lasting else 0.0
-    strike = fault.draw(cast, generator)
+    strike = _draw_strike(cast, mix, fault, generator)
     return Step(fault.name, strike, _draw_trigger(cast, mix, fault, generator), length_s)
+
+
+def _draw_strike(cast: Cast, mix: Mix, fault: Fault, generator: random.Random) -> Strike:
+    while True:
+        strike = fault.draw(cast, generator)
+        if not mix.spares_pageservers or _concerns_consensus(cast, strike):
+            return strike
+
+
+def _concerns_consensus(cast: Cast, strike: Strike) -> bool:
+    """Whether it strikes more than a pageserver or a single link of one."""
+    return len(strike.targets) > 2 or not set(strike.targets) & set(cast.pageservers)
 
 
 def _draw_sure_step(cast: Cast, mix: Mix, steps: list[Step], generator: random.Random) -> Step:

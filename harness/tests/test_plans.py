@@ -12,7 +12,7 @@ from harness.errors import HarnessError
 from harness.faulting.atlas import Atlas
 from harness.faulting.fault import Cast, Damage, Strike
 from harness.faulting.plan import AfterCommits, AtTime, OnEvent, Plan, Step
-from harness.faulting.profiles import PROFILES, SYSTEM_FAULTS, draw_plan
+from harness.faulting.profiles import PROFILES, RIVALRIES, SYSTEM_FAULTS, draw_plan
 from harness.faulting.vocabulary import FAULTS, fault_of
 from harness.topology import THREE_SAFEKEEPERS
 
@@ -72,6 +72,19 @@ def test_drawn_plans_are_fair_the_same_for_a_seed_and_the_same_as_json(profile: 
             assert names.issuperset(step.strike.targets), str(step)
             assert bool(step.for_s) <= fault_of(step.fault).lasting, str(step)
         assert len(plan.core) == len(plan.cast().safekeepers) // 2 + 1
+
+
+def test_every_consensus_plan_has_a_rivalry_to_draw_and_no_pageserver_alone() -> None:
+    rivalries = members = 0
+    for seed in range(200):
+        plan = draw_plan("consensus", random.Random(seed))
+        drawn = plan.steps[:-1]
+        rivalries += any(step.fault in RIVALRIES for step in drawn)
+        members += plan.topology.safekeepers == 5
+        for step in drawn:
+            assert len(step.strike.targets) > 2 or "ps0" not in step.strike.targets, str(step)
+    assert rivalries > 150
+    assert 70 < members < 130
 
 
 def test_no_profile_has_what_no_system_must_survive() -> None:

@@ -89,6 +89,22 @@ def test_the_tally_counts_a_run_once_and_believes_the_second_look() -> None:
     assert tally.to_json()["made_again"] == 2
 
 
+def test_campaigns_that_committed_nothing_while_faults_lasted_prove_too_little() -> None:
+    tally = Tally()
+    for seed in range(4):
+        tally.add(dataclasses.replace(record(seed), commits_under_faults=seed // 2 * 7))
+    assert tally.share_that_wrote == 0.5
+    assert tally.exit_code() == 0
+    assert any("50.0% of 4 campaigns" in line for line in tally.lines())
+
+    tally.add(dataclasses.replace(record(4), commits_under_faults=0))
+    tally.add(record(5))  # No campaign at all.
+    assert tally.share_that_wrote == 0.4
+    assert tally.exit_code() == 3
+    tally.add(record(6, LOST))
+    assert tally.exit_code() == 1
+
+
 def test_marks_are_counted_and_those_never_reached_are_listed() -> None:
     coverage = Coverage(MEANINGS)
     for seed in range(5):
