@@ -7,11 +7,14 @@ knows of it. ``scenarios/bugs`` holds the records, :mod:`harness.bug_hunt` runs 
 from __future__ import annotations
 
 import enum
+import functools
 import sys
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from types import ModuleType
+from typing import Any
 
 from harness.errors import HarnessError
 
@@ -34,7 +37,7 @@ class Replacement:
 
     owner: type | ModuleType
     name: str
-    body: object
+    body: Callable[..., Any]
 
     def __post_init__(self) -> None:
         if self.name not in vars(self.owner):
@@ -61,18 +64,31 @@ class Replacement:
         ]
 
     @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Within the block the replacement is in place; afterwards the original is, everywhere."""
+    def applied(self, calls: Counter[str]) -> Iterator[None]:
+        """Within the block the replacement is in place, and ``calls`` counts, by its name, how
+        often it is called; afterwards the original is in place, everywhere."""
         original = vars(self.owner)[self.name]
         places = self.places()
         assert self.owner in places, f"{self} is not where it is defined"
+        counted = self._counted(calls)
         for place in places:
-            setattr(place, self.name, self.body)
+            setattr(place, self.name, counted)
         try:
             yield
         finally:
             for place in places:
                 setattr(place, self.name, original)
+
+    def _counted(self, calls: Counter[str]) -> Callable[..., Any]:
+        name = str(self)
+        calls[name] = 0
+
+        @functools.wraps(self.body)
+        def counted(*arguments: Any, **keywords: Any) -> Any:
+            calls[name] += 1
+            return self.body(*arguments, **keywords)
+
+        return counted
 
 
 @dataclass(frozen=True)
@@ -100,11 +116,13 @@ class Bug:
             raise HarnessError(f"bug {self.id} is {self.standing}: give a reason exactly if not")
 
     @contextmanager
-    def put_back(self) -> Iterator[None]:
-        """Within the block the code has the bug again."""
+    def put_back(self) -> Iterator[Counter[str]]:
+        """Within the block the code has the bug again; yields how often each replacement was
+        called so far. One that never is proves nothing, whatever the runs showed."""
         if self.standing is not Standing.EXPRESSED:
             raise HarnessError(f"bug {self.id} is {self.standing}: {self.reason}")
+        calls: Counter[str] = Counter()
         with ExitStack() as stack:
             for replacement in self.replacements:
-                stack.enter_context(replacement.applied())
-            yield
+                stack.enter_context(replacement.applied(calls))
+            yield calls

@@ -1,9 +1,11 @@
-"""What caught a bug in a run, as data in a file; and bugs of the bank by their id."""
+"""What runs under a bug noted in a file: what caught it, and how often the code that brings it
+back was called; and bugs of the bank by their id."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -42,26 +44,49 @@ class Catch:
         return cls(**{**data, "also": tuple(data["also"])})
 
 
-def read_catches(path: Path) -> list[Catch]:
-    """Every catch noted in a file; none if there is no file."""
-    if not path.exists():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    return [Catch.of_json(json.loads(line)) for line in lines]
+@dataclass(frozen=True)
+class Notes:
+    """What a file holds: every catch, and of each run how often each replacement was called."""
+
+    catches: tuple[Catch, ...] = ()
+    calls: tuple[Mapping[str, int], ...] = ()
+
+    @classmethod
+    def read(cls, path: Path) -> Self:
+        """What was noted in a file; nothing if there is no file."""
+        if not path.exists():
+            return cls()
+        notes = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+        return cls(
+            tuple(Catch.of_json(each["catch"]) for each in notes if "catch" in each),
+            tuple(each["calls"] for each in notes if "calls" in each),
+        )
 
 
 @contextmanager
-def bug_of(bug_id: str) -> Iterator[None]:
-    """Within the block the bug is back; ``HarnessError`` if there is no such bug to put back."""
+def bug_of(bug_id: str) -> Iterator[Counter[str]]:
+    """Within the block the bug is back; yields what :meth:`Bug.put_back` counts.
+
+    ``HarnessError`` if there is no such bug to put back.
+    """
     known = {bug.id: bug for bug in bank()}
     if bug_id not in known:
         raise HarnessError(f"no bug {bug_id!r} in the bank; there are: {', '.join(known)}")
-    with known[bug_id].put_back():
-        yield
+    with known[bug_id].put_back() as calls:
+        yield calls
 
 
 def note_catch(path: Path, seed: int, error: BaseException, also: Sequence[str] = ()) -> None:
     """Append to a file what ended a run, if that is the fault of the code under test."""
     if isinstance(error, Exception) and verdict_of(error) is Verdict.FAILED:
-        with path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(Catch.of(seed, error, also))) + "\n")
+        _append(path, {"catch": asdict(Catch.of(seed, error, also))})
+
+
+def note_calls(path: Path, calls: Mapping[str, int]) -> None:
+    """Append to a file how often each replacement was called in a run."""
+    _append(path, {"calls": dict(calls)})
+
+
+def _append(path: Path, note: Mapping[str, Any]) -> None:
+    with path.open("a", encoding="utf-8") as file:
+        file.write(json.dumps(note) + "\n")

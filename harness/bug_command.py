@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +28,7 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
 @dataclass(frozen=True)
 class BugsOptions:
     """What to hunt: the historical bugs, our ``own``, or one (``bug_id``), from ``roots`` root
-    seeds each. ``page`` empty: no page."""
+    seeds each. ``page`` empty: no page. ``minutes`` bounds each hunt."""
 
     bug_id: str = ""
     own: bool = False
@@ -36,6 +37,7 @@ class BugsOptions:
     jobs: int = 0
     page: str = ""
     scenarios: tuple[str, ...] = ()
+    minutes: float = math.inf
 
 
 def add_bugs(parser: argparse.ArgumentParser) -> None:
@@ -45,6 +47,9 @@ def add_bugs(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--roots", type=_count, default=5, help="root seeds for each (default 5)")
     parser.add_argument(
         "--seeds", type=_count, default=2000, help="runs at most for each root (default 2000)"
+    )
+    parser.add_argument(
+        "--minutes", type=float, default=math.inf, help="begin no run after so long in one hunt"
     )
     parser.add_argument("--jobs", type=_count, default=0, help="processes (default: one a core)")
     parser.add_argument("--page", default="", help=f"where the page goes (whole bank: {PAGE})")
@@ -73,6 +78,7 @@ def _bugs(arguments: argparse.Namespace) -> int:
         arguments.jobs,
         page,
         tuple(arguments.scenario),
+        arguments.minutes,
     )
     return hunt_bugs(options)
 
@@ -83,7 +89,7 @@ def hunt_bugs(options: BugsOptions) -> int:
     chosen = _chosen(options)
     scenarios = options.scenarios or tuple(hunting_grounds())
     quarries = [
-        Quarry(bug.id, root, scenarios, options.runs_max)
+        Quarry(bug.id, root, scenarios, options.runs_max, 60 * options.minutes)
         for root in range(options.roots)
         for bug in chosen
         if bug.standing is Standing.EXPRESSED

@@ -7,11 +7,13 @@ are over, the code without any bug must pass every seed that any of them used (:
 
 from __future__ import annotations
 
+import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from harness.bug_catch import Catch, read_catches
+from harness.bug_catch import Catch, Notes
 from harness.errors import HarnessError
 from harness.single import run_seeds
 from harness.temporary import scratch_directory
@@ -25,12 +27,16 @@ CHUNKS = (1, 2, 5, 10)
 
 @dataclass(frozen=True)
 class Quarry:
-    """One hunt to go on: a bug, a root seed (0, 1 …), what to run, and how much of it at most."""
+    """One hunt to go on: a bug, a root seed (0, 1 …), what to run, and how much of it at most.
+
+    After ``wall_s_max`` seconds no further runs begin.
+    """
 
     bug_id: str
     root: int
     scenarios: tuple[str, ...]
     runs_max: int
+    wall_s_max: float = math.inf
 
 
 @dataclass(frozen=True)
@@ -47,6 +53,10 @@ class Hunt:
     """How to see again what was red with the bug and without it: no catch, another bug."""
     spoilt: tuple[str, ...] = ()
     """How to see again what ended in an error of our own: neither a catch nor a pass."""
+    calls: Mapping[str, int] = field(default_factory=dict)
+    """How often each replacement was called, in all runs."""
+    live_runs: int = 0
+    """Runs in which at least one replacement was called: in others there was no bug."""
 
     @property
     def caught(self) -> bool:
@@ -74,29 +84,19 @@ def replay_of(nodeid: str, seed: int) -> str:
 def go(quarry: Quarry) -> Hunt:
     """Hunt until something is caught or ``runs_max`` runs were made."""
     started_s = time.monotonic()
-    runs = 0
-    red: list[str] = []
-    spoilt: list[str] = []
-
-    def hunt(nodeid: str = "", catch: Catch | None = None) -> Hunt:
-        wall_s = time.monotonic() - started_s
-        return Hunt(
-            quarry.bug_id, quarry.root, runs, wall_s, nodeid, catch, tuple(red), tuple(spoilt)
-        )
-
+    tally = _Tally(quarry)
     for nodeid, seeds in chunks(quarry):
-        while seeds:
-            done, catch, broken = _run(quarry.bug_id, nodeid, seeds)
-            runs += done
-            seeds = seeds[done:]
-            if broken:
-                spoilt.append(f"{replay_of(nodeid, seeds.start - 1)} --bug {quarry.bug_id}")
+        while seeds and time.monotonic() - started_s < quarry.wall_s_max:
+            attempt = _run(quarry.bug_id, nodeid, seeds)
+            tally.add(nodeid, seeds, attempt)
+            seeds = seeds[attempt.runs :]
+            catch = attempt.catch
             if catch is None:
                 continue
             if not red_runs(nodeid, range(catch.seed, catch.seed + 1)):
-                return hunt(nodeid, catch)
-            red.append(replay_of(nodeid, catch.seed))
-    return hunt()
+                return tally.hunt(time.monotonic() - started_s, nodeid, catch)
+            tally.red.append(replay_of(nodeid, catch.seed))
+    return tally.hunt(time.monotonic() - started_s)
 
 
 def chunks(quarry: Quarry) -> Iterator[tuple[str, range]]:
@@ -114,24 +114,74 @@ def chunks(quarry: Quarry) -> Iterator[tuple[str, range]]:
         first, turn = first + size, turn + 1
 
 
-def _run(bug_id: str, nodeid: str, seeds: range) -> tuple[int, Catch | None, bool]:
-    """Run seeds under a bug up to the first that is red: how many ran, what caught the bug there,
-    and whether it was an error of ours instead."""
-    with scratch_directory("seawall-catches-") as directory:
-        path = directory / "catches.jsonl"
-        extra = ["--bug", bug_id, "--catches", str(path), "-x"]
+@dataclass(frozen=True)
+class _Attempt:
+    """``runs`` seeds under a bug: what caught it in the last one, or that an error of ours ended
+    that, and how often the replacements were called in each."""
+
+    runs: int
+    catch: Catch | None
+    broken: bool
+    calls: tuple[Mapping[str, int], ...]
+
+
+class _Tally:
+    """What a hunt has seen so far."""
+
+    def __init__(self, quarry: Quarry) -> None:
+        self._quarry = quarry
+        self._runs = 0
+        self._live_runs = 0
+        self._calls: Counter[str] = Counter()
+        self.red: list[str] = []
+        self._spoilt: list[str] = []
+
+    def add(self, nodeid: str, seeds: range, attempt: _Attempt) -> None:
+        """Some more runs; they were the first of ``seeds``."""
+        assert 0 < attempt.runs <= len(seeds), f"{attempt.runs} runs of {seeds}"
+        self._runs += attempt.runs
+        self._live_runs += sum(any(calls.values()) for calls in attempt.calls)
+        for calls in attempt.calls:
+            self._calls.update(calls)
+        if attempt.broken:
+            replay = replay_of(nodeid, seeds[attempt.runs - 1])
+            self._spoilt.append(f"{replay} --bug {self._quarry.bug_id}")
+
+    def hunt(self, wall_s: float, nodeid: str = "", catch: Catch | None = None) -> Hunt:
+        """The hunt, ended."""
+        return Hunt(
+            self._quarry.bug_id,
+            self._quarry.root,
+            self._runs,
+            wall_s,
+            nodeid,
+            catch,
+            tuple(self.red),
+            tuple(self._spoilt),
+            dict(self._calls),
+            self._live_runs,
+        )
+
+
+def _run(bug_id: str, nodeid: str, seeds: range) -> _Attempt:
+    """Run seeds under a bug up to the first that is red."""
+    with scratch_directory("seawall-notes-") as directory:
+        path = directory / "notes.jsonl"
+        extra = ["--bug", bug_id, "--notes", str(path), "-x"]
         why = ""
         try:
             records = run_seeds(nodeid, _settings(seeds), runs=len(seeds), extra=extra)
         except HarnessError as error:
             # A run that the clock ended leaves no record, only the catch.
             records, why = [], str(error)
-        catches = read_catches(path)
-    if catches:
-        return catches[0].seed - seeds.start + 1, catches[0], False
+        notes = Notes.read(path)
+    if notes.catches:
+        catch = notes.catches[0]
+        return _Attempt(catch.seed - seeds.start + 1, catch, broken=False, calls=notes.calls)
     if not records:
         raise HarnessError(f"{nodeid} under bug {bug_id}, seeds {seeds}: {why}")
-    return len(records), None, any(record.verdict is Verdict.ERROR for record in records)
+    broken = any(record.verdict is Verdict.ERROR for record in records)
+    return _Attempt(len(records), None, broken, notes.calls)
 
 
 def red_runs(nodeid: str, seeds: range) -> list[RunRecord]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import signal
+from collections import Counter
 from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from harness.bug_catch import bug_of, note_catch
+from harness.bug_catch import bug_of, note_calls, note_catch
 from harness.bug_witness import witnesses
 from harness.errors import HarnessError, NotLive
 from harness.verdict import RunSettings
@@ -31,7 +32,9 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of runs under a bug."""
     group = parser.getgroup("seawall")
     group.addoption("--bug", default="", help="put a bug of the bank back for every scenario")
-    group.addoption("--catches", default="", help="append a JSON line for each run that caught it")
+    group.addoption(
+        "--notes", default="", help="append JSON lines: calls of the bug, what caught it"
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -52,13 +55,18 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, o
     if not bug_id or not isinstance(settings, RunSettings):
         return (yield)
     worlds = _keep_world(pyfuncitem)
+    calls: Counter[str] = Counter()
+    path = pyfuncitem.config.getoption("--notes")
     try:
-        with bug_of(bug_id), cpu_limit(CPU_S_MAX):
+        with bug_of(bug_id) as calls, cpu_limit(CPU_S_MAX):
             return (yield)
     except BaseException as error:
-        if path := pyfuncitem.config.getoption("--catches"):
+        if path:
             note_catch(Path(path), settings.seed, error, witnesses(worlds[-1]) if worlds else ())
         raise
+    finally:
+        if path:
+            note_calls(Path(path), calls)
 
 
 def _keep_world(pyfuncitem: pytest.Function) -> list[World]:

@@ -34,9 +34,11 @@ class Result:
 
     @property
     def status(self) -> str:
-        """``caught``, ``not caught``, ``waiting`` or ``inexpressible``."""
+        """``caught``, ``not caught``, ``never ran``, ``waiting`` or ``inexpressible``."""
         if self.bug.standing is not Standing.EXPRESSED:
             return str(self.bug.standing)
+        if self.never_ran:
+            return "never ran"
         return "caught" if self.caught else "not caught"
 
     @property
@@ -55,6 +57,21 @@ class Result:
         return in_order(Counter(oracle for hunt in self.hunts for oracle in hunt.oracles))
 
     @property
+    def calls(self) -> Mapping[str, int]:
+        """How often each replacement was called, in all hunts."""
+        return sum((Counter(hunt.calls) for hunt in self.hunts), Counter())
+
+    @property
+    def never_ran(self) -> bool:
+        """Whether it was hunted and nothing that brings it back was ever called."""
+        return bool(self.hunts) and not any(hunt.live_runs for hunt in self.hunts)
+
+    @property
+    def live_share(self) -> float:
+        """Share of the runs in which something that brings it back was called."""
+        return sum(hunt.live_runs for hunt in self.hunts) / sum(hunt.runs for hunt in self.hunts)
+
+    @property
     def scenarios(self) -> Mapping[str, int]:
         """Which scenarios caught it, and in how many hunts."""
         return Counter(_short(hunt.nodeid) for hunt in self.hunts if hunt.caught)
@@ -71,14 +88,15 @@ def _short(nodeid: str) -> str:
 
 def table(results: Sequence[Result]) -> Table:
     """One row for each bug. Oracles are those that ended the run; ``+`` marks others that saw it,
-    ``!`` a bug that none of the expected ones saw."""
+    ``!`` a bug that none of the expected ones saw. "ran" is how many runs called what brings the
+    bug back; the others were no test of it."""
     shown = Table(title="bug bank")
-    for name in ("bug", "status", "seeds", "s", "expected", "fired", "scenario"):
+    for name in ("bug", "status", "seeds", "ran", "s", "expected", "fired", "scenario"):
         shown.add_column(name, overflow="fold")
     for result in results:
         bug, hunts = result.bug, result.hunts
         if not hunts:
-            shown.add_row(bug.id, result.status, "", "", " ".join(bug.oracles), "", bug.reason)
+            shown.add_row(bug.id, result.status, "", "", "", " ".join(bug.oracles), "", bug.reason)
             continue
         runs = sorted(hunt.runs for hunt in hunts)
         fired = [f"{oracle}×{count}" for oracle, count in result.ended_by.items()]
@@ -87,6 +105,7 @@ def table(results: Sequence[Result]) -> Table:
             bug.id,
             f"{result.status} {sum(hunt.caught for hunt in hunts)}/{len(hunts)}",
             f"{result.seeds:g} ({runs[0]}…{runs[-1]})",
+            f"{result.live_share:.0%}",
             f"{median(hunt.wall_s for hunt in hunts):.1f}",
             " ".join(bug.oracles),
             " ".join(fired) + (" !" if result.surprise else ""),
@@ -133,7 +152,8 @@ def _bug_json(result: Result) -> dict[str, Any]:
         "surprise": result.surprise,
         "applies": bug.applies,
         "reason": bug.reason,
-        "replaces": [str(one) for one in bug.replacements],
+        "calls": {str(one): result.calls.get(str(one), 0) for one in bug.replacements},
+        "live_share": result.live_share if result.hunts else None,
         "seeds": result.seeds if result.caught else None,
         "ended_by": dict(result.ended_by),
         "oracles": dict(result.oracles),

@@ -16,7 +16,7 @@ import jinja2
 OTHER = "other"
 BAR_PX = 90
 SEEDS_MAX = 2000
-STATUSES = ("caught", "not caught", "waiting", "inexpressible")
+STATUSES = ("caught", "not caught", "never ran", "waiting", "inexpressible")
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from harness.bug import Bug, Replacement, Standing
-from harness.bug_catch import Catch, note_catch, read_catches
+from harness.bug_catch import Catch, Notes, note_calls, note_catch
 from harness.bug_hunt import CHUNKS, SEEDS_BETWEEN_ROOTS, Hunt, Quarry, chunks
 from harness.bug_plugin import cpu_limit
 from harness.bug_table import Result, closing_line, to_json
@@ -61,7 +61,9 @@ def write_bug_page(found, target):
 def bank():
     put_back = (Replacement(system.Judge, "is_even", always_even),)
     harmless = (Replacement(system.Judge, "name", lambda self: "other"),)
+    unused = (Replacement(system.Judge, "unused", lambda self: None),)
     return (
+        Bug("unused", "toy", "easy", ("O1",), "none", replacements=unused),
         Bug("always-even", "toy", "easy", ("O1",), "none", replacements=put_back),
         Bug("harmless", "toy", "hard", ("O1",), "none", replacements=harmless),
         Bug("later", "toy", "hard", ("O1",), "none", Standing.WAITING, reason="not built"),
@@ -75,6 +77,9 @@ class Judge:
 
     def name(self):
         return "judge"
+
+    def unused(self):
+        pass
 """
 
 SCENARIOS = """
@@ -134,6 +139,9 @@ def test_bug_is_caught_at_a_seed_that_passes_without_it(suite):
         "python -m harness run 'test_toy.py::test_parity' --seed 1"
     ]
     assert bug["oracles"] == bug["ended_by"] == {"O2": 1}
+    # Neither the other scenario nor test_parity at seeds below 5 asks whether a number is even.
+    assert bug["calls"] == {"system.Judge.is_even": 1}
+    assert bug["live_share"] == 1 / 9
 
 
 def test_code_that_fails_the_same_seeds_without_any_bug_is_no_success(suite):
@@ -171,6 +179,21 @@ def test_bug_that_nothing_catches_is_no_success(suite):
     assert done.stdout.splitlines()[-1] == "caught=0/1 median_seeds=- waiting=0 inexpressible=0"
 
 
+def test_bug_whose_code_never_runs_is_told_apart(suite):
+    done = bugs(suite, "bugs", "--id", "unused", "--roots", "1", "--seeds", "8", "--jobs", "1")
+
+    assert done.returncode == 1, done.stderr
+    assert "never ran 0/1" in " ".join(done.stdout.split())
+
+
+def test_hunt_that_is_out_of_time_begins_no_run(suite):
+    done = bugs(suite, "bugs", "--id", "harmless", "--roots", "1", "--jobs", "1",
+                "--minutes", "0.02")  # fmt: skip
+
+    assert done.returncode == 1, done.stderr
+    assert "without any bug" in done.stdout
+
+
 def test_waiting_bug_is_shown_and_not_hunted(suite):
     done = bugs(suite, "bugs", "--id", "later")
 
@@ -195,7 +218,7 @@ def test_unknown_bug_is_refused_by_name(suite, command):
     done = bugs(suite, *command, "nonsense")
 
     assert done.returncode == 2
-    assert "always-even, harmless, later" in done.stderr
+    assert "unused, always-even, harmless, later" in done.stderr
 
 
 def test_scenarios_take_turns_with_growing_chunks():
@@ -224,14 +247,18 @@ def test_only_the_systems_fault_is_a_catch(tmp_path):
 
     note_catch(path, 1, Inconclusive("nothing happened"))
     note_catch(path, 2, HarnessError("wrong option"))
-    assert read_catches(path) == []
+    assert Notes.read(path) == Notes()
 
     note_catch(path, 3, CheckFailed("gone", checker="ledger"))
+    note_calls(path, {"storage.x": 2})
     note_catch(path, 4, AssertionError("no"))
-    assert read_catches(path) == [
-        Catch(3, "CheckFailed: ledger", "gone", "other"),
-        Catch(4, "AssertionError", "no", "other"),
-    ]
+    assert Notes.read(path) == Notes(
+        (
+            Catch(3, "CheckFailed: ledger", "gone", "other"),
+            Catch(4, "AssertionError", "no", "other"),
+        ),
+        ({"storage.x": 2},),
+    )
 
 
 def test_run_that_spins_is_ended_and_not_live():

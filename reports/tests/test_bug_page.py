@@ -17,7 +17,8 @@ def bug(**changes: Any) -> dict[str, Any]:
     return {
         "id": "the-bug", "family": "a family", "difficulty": "easy", "source": "somewhere",
         "expected_oracles": ["O1", "O2"], "status": "caught", "surprise": False,
-        "applies": "always", "reason": "", "replaces": ["storage.x"], "seeds": 4.0,
+        "applies": "always", "reason": "", "calls": {"storage.x": 31}, "live_share": 0.5,
+        "seeds": 4.0,
         "ended_by": {"O1": 2}, "oracles": {"O1": 2, "O3": 1}, "scenarios": {}, "hunts":
         [hunt(9), hunt(4)], **changes,
     }  # fmt: skip
@@ -44,6 +45,8 @@ def test_row_shows_who_ended_runs_who_saw_it_and_who_was_expected() -> None:
     assert "<b>4</b>" in row
     assert "4 … 9" in row
     assert "python -m harness run n" in row
+    assert "(called 31 times)" in row
+    assert "50 % live" in row
 
 
 def test_bug_that_some_hunts_missed_is_not_caught() -> None:
@@ -56,7 +59,7 @@ def test_bug_that_some_hunts_missed_is_not_caught() -> None:
 
 def test_waiting_bug_says_for_what() -> None:
     waiting = bug(status="waiting", reason="comes with leases", hunts=[], oracles={}, ended_by={},
-                  replaces=[], seeds=None)  # fmt: skip
+                  calls={}, live_share=None, seeds=None)  # fmt: skip
     page = render(found(waiting))
 
     assert "comes with leases" in row_of(page, "the-bug")
