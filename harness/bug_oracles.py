@@ -69,6 +69,11 @@ _BY_WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     ),
     "quorum_order": (("is elected", "O5"), ("", "O1")),
     "consensus_messages": (("votes in term|two leaders|leads in|is at term", "O5"), ("", "O1")),
+    "safekeeper_logs": (
+        ("after its restart|its log is of terms|of a log of terms", "O2"),
+        ("when it gave its vote", "O3"),
+        ("", "O1"),
+    ),
     "eventually": (("cleans the bucket", "O7"), ("is attached|detach", "O9"), ("", "O10")),
 }
 """Checkers that speak for several oracles: the first pattern found in the message decides."""

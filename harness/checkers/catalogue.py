@@ -164,6 +164,18 @@ ORACLES = (
         only="in real only the hub, another process, sees what travels",
     ),
     Oracle(
+        "safekeeper_logs",
+        "what leaders call committed a quorum of their own term has, and it is one log, term by "
+        "term; safekeepers believe in no other; no log grows from a vote on until it is extended; "
+        "a restart finds nothing beyond what was sent since the last cut; readers are sent only "
+        "what is committed",
+        When.ONLINE,
+        "O1 O2 O3",
+        "reports of positions",
+        worlds=("sim",),
+        only="in real only the hub, another process, sees what travels",
+    ),
+    Oracle(
         "crash_order",
         "what was durable outlives crashes, restarts and attachments",
         When.ONLINE_IN_SIM,

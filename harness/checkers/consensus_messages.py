@@ -18,18 +18,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from harness.backend import Event
-from harness.checkers.consensus_wire import (
-    Appended,
-    Frames,
-    Greeting,
-    Led,
-    Message,
-    TermTold,
-    VoteAsked,
-    Voted,
-    read_proposer,
-    read_safekeeper,
-)
+from harness.checkers.consensus_wire import Voted
 from harness.errors import CheckFailed
 from storage.lsn import Lsn
 
@@ -143,78 +132,6 @@ class ConsensusMessages:
     def _refuse(self, safekeeper: str, timeline: Timeline, what: str) -> None:
         if safekeeper not in self._damaged and not self._was_deleted(safekeeper, timeline):
             raise _failure(timeline, f"{safekeeper} {what}")
-
-
-class Conversation:
-    """One connection to a safekeeper; each direction takes bytes and returns how many messages it
-    judged. Raises ``CheckFailed``."""
-
-    def __init__(self, oracle: ConsensusMessages, safekeeper: str) -> None:
-        self._oracle = oracle
-        self._safekeeper = safekeeper
-        self._is_other = False
-        self._asked = Frames(from_client=True)
-        self._answered = Frames(from_client=False)
-        self._greeting: Greeting | None = None
-        self._vote_of = 0
-        self._term = 0
-        self._history: tuple[tuple[int, int], ...] = ()
-
-    def from_client(self, data: bytes) -> int:
-        """Bytes to the safekeeper."""
-        count = 0
-        if not self._is_other:
-            for payload in self._asked.feed(data):
-                message = read_proposer(payload)
-                if message is None or (self._greeting is None) != isinstance(message, Greeting):
-                    self._is_other = True
-                    break
-                self._take_asked(message)
-                count += 1
-        return count
-
-    def from_safekeeper(self, data: bytes) -> int:
-        """Bytes from the safekeeper."""
-        count = 0
-        if not self._is_other:
-            for payload in self._answered.feed(data):
-                message = read_safekeeper(payload)
-                if message is None or self._greeting is None:
-                    self._is_other = True
-                    break
-                self._take_answer(message, (self._greeting.tenant, self._greeting.timeline))
-                count += 1
-        return count
-
-    def _take_asked(self, message: Message) -> None:
-        if isinstance(message, Led):
-            assert self._greeting is not None, "a leader has greeted"
-            self._history = message.history or self._history
-            timeline = (self._greeting.tenant, self._greeting.timeline)
-            if message.term != self._term:
-                self._term = message.term
-                self._oracle.led(timeline, message.term, self._greeting.proposer)
-            if message.history:
-                self._oracle.may_cut(self._safekeeper, timeline, message.term)
-        elif isinstance(message, VoteAsked):
-            self._vote_of = message.proposer
-        elif isinstance(message, Greeting):
-            self._greeting = message
-
-    def _take_answer(self, message: Message, timeline: Timeline) -> None:
-        oracle, safekeeper = self._oracle, self._safekeeper
-        if isinstance(message, Appended):
-            if message.term == self._term == oracle.promises(safekeeper, timeline).led_by:
-                # A log that has not reached where a term begins is still one of the term before.
-                reached = [term for term, lsn in self._history if lsn <= message.flush_lsn]
-                if reached:
-                    oracle.appended(safekeeper, timeline, max(reached), message.flush_lsn)
-            oracle.term_told(safekeeper, timeline, message.term)
-        elif isinstance(message, Voted):
-            oracle.term_told(safekeeper, timeline, message.term)
-            oracle.voted(safekeeper, timeline, message, self._vote_of)
-        elif isinstance(message, TermTold):
-            oracle.term_told(safekeeper, timeline, message.term)
 
 
 def _failure(timeline: Timeline, what: str) -> CheckFailed:

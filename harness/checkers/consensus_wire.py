@@ -19,7 +19,8 @@ _TERM = struct.Struct(">cQ")
 _VOTE = struct.Struct(">cQ?QQQQ")
 _SWITCH = struct.Struct(">QQ")
 _APPENDED = struct.Struct(">cQQQQ")
-_ELECTED_SIZE = struct.calcsize(">cQQ")
+_ELECTED = struct.Struct(">cQQ")
+_APPEND = struct.Struct(">cQQQQ?")
 
 
 class Greeting(NamedTuple):
@@ -37,12 +38,21 @@ class VoteAsked(NamedTuple):
     proposer: int
 
 
-class Led(NamedTuple):
-    """A proposer says that it won, or sends WAL: it acts as the leader of a term. ``history`` tells
-    of its log which term wrote it from which LSN on; empty when it sends WAL."""
+class Elected(NamedTuple):
+    """A proposer says that it won: cut the log at ``start_lsn``. ``history`` tells which term wrote
+    the winner's log from which LSN on; the last is its own."""
 
     term: int
-    history: tuple[tuple[int, int], ...] = ()
+    start_lsn: int
+    history: tuple[tuple[int, int], ...]
+
+
+class Led(NamedTuple):
+    """A leader sends WAL that ends at ``end_lsn``, or none, and tells what is committed."""
+
+    term: int
+    end_lsn: int
+    commit_lsn: int
 
 
 class TermTold(NamedTuple):
@@ -59,6 +69,7 @@ class Voted(NamedTuple):
     given: bool
     flush_lsn: int
     log_term: int
+    commit_lsn: int
 
 
 class Appended(NamedTuple):
@@ -68,7 +79,7 @@ class Appended(NamedTuple):
     flush_lsn: int
 
 
-Message = Greeting | VoteAsked | Led | TermTold | Voted | Appended
+Message = Greeting | VoteAsked | Elected | Led | TermTold | Voted | Appended
 
 
 class Frames:
@@ -107,10 +118,11 @@ def read_proposer(payload: bytes) -> Message | None:
     """What a proposer sent; ``None`` for what is no message of one."""
     tag = payload[:1]
     if tag == b"A":
-        return Led(_TERM.unpack_from(payload)[1])
+        _, term, begin_lsn, commit_lsn, _, _ = _APPEND.unpack_from(payload)
+        return Led(term, begin_lsn + len(payload) - _APPEND.size, commit_lsn)
     if tag == b"E":
-        history = tuple(_SWITCH.iter_unpack(payload[_ELECTED_SIZE:]))
-        return Led(_TERM.unpack_from(payload)[1], history)
+        _, term, start_lsn = _ELECTED.unpack_from(payload)
+        return Elected(term, start_lsn, tuple(_SWITCH.iter_unpack(payload[_ELECTED.size :])))
     if tag == b"V" and len(payload) == _VOTE_REQUEST.size:
         return VoteAsked(*_VOTE_REQUEST.unpack(payload)[1:])
     if tag == b"G" and len(payload) == _GREETING.size:
@@ -125,9 +137,9 @@ def read_safekeeper(payload: bytes) -> Message | None:
     if tag == b"a" and len(payload) == _APPENDED.size:
         return Appended(*_APPENDED.unpack(payload)[1:3])
     if tag == b"v" and len(payload) > _VOTE.size:
-        _, term, given, flush_lsn, *_ = _VOTE.unpack_from(payload)
+        _, term, given, flush_lsn, commit_lsn, *_ = _VOTE.unpack_from(payload)
         log_term, _ = _SWITCH.unpack_from(payload, len(payload) - _SWITCH.size)
-        return Voted(term, given, flush_lsn, log_term)
+        return Voted(term, given, flush_lsn, log_term, commit_lsn)
     if tag == b"g" and len(payload) >= _TERM.size + 8:
         return TermTold(int.from_bytes(payload[9:17], "big"))
     return None

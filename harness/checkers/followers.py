@@ -8,11 +8,14 @@ from harness.backend import Ability, Sink
 from harness.checkers.bucket_watch import BucketWatch
 from harness.checkers.commit_order import CommitOrder
 from harness.checkers.consensus_messages import CHECKER as CONSENSUS_MESSAGES
-from harness.checkers.consensus_messages import ConsensusMessages, Conversation, Timeline
+from harness.checkers.consensus_messages import ConsensusMessages, Timeline
+from harness.checkers.conversation import Conversation
 from harness.checkers.crash_order import CrashOrder
 from harness.checkers.lsn_order import LsnOrder
 from harness.checkers.quorum_order import QuorumOrder
 from harness.checkers.refusals import Refusals
+from harness.checkers.safekeeper_logs import CHECKER as SAFEKEEPER_LOGS
+from harness.checkers.safekeeper_logs import SafekeeperLogs
 from harness.checkers.tasks_heed import TasksHeed
 from harness.checkers.watch import Watch
 from harness.nodes import SAFEKEEPER_LIBPQ_PORT
@@ -71,10 +74,11 @@ def _read_messages(world: World, quorum: int) -> None:
         )
 
     oracle = ConsensusMessages(quorum, was_deleted)
-    world.watch.add(of_events={CONSENSUS_MESSAGES: oracle})
+    logs = SafekeeperLogs(quorum)
+    world.watch.add(of_events={CONSENSUS_MESSAGES: oracle, SAFEKEEPER_LOGS: logs})
 
     def tap(client: str, safekeeper: str) -> tuple[Sink, Sink]:
-        conversation = Conversation(oracle, safekeeper)
+        conversation = Conversation(oracle, logs, safekeeper)
         listen = world.watch.listen
         return (
             listen(CONSENSUS_MESSAGES, conversation.from_client),

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from harness.backend import Event
-from harness.errors import CheckFailed
+from harness.errors import CheckFailed, HarnessError
 
 
 class EventOracle(Protocol):
@@ -59,7 +59,7 @@ class Watch:
 
     def __init__(self, judged: Counter[str]) -> None:
         self.judged = judged
-        self.failure: CheckFailed | None = None
+        self.failure: CheckFailed | HarnessError | None = None
         self._of_events: dict[str, EventOracle] = {}
         self._of_operations: dict[str, OperationOracle] = {}
         self._end_run: Callable[[], object] | None = None
@@ -105,7 +105,8 @@ class Watch:
             self._fail(failure)
 
     def listen(self, name: str, take: Callable[[bytes], int]) -> Callable[[bytes], None]:
-        """A reader of bytes for an oracle that tells how much it compared; it never raises."""
+        """A reader of bytes for an oracle that tells how much it compared; it never raises: what
+        breaks in an oracle must not pass for a fault of the network."""
 
         def sink(data: bytes) -> None:
             if self.failure is None:
@@ -113,10 +114,14 @@ class Watch:
                     self.judged[name] += take(data)
                 except CheckFailed as failure:
                     self._fail(failure)
+                except Exception as error:
+                    broken = HarnessError(f"oracle {name} broke: {type(error).__name__}: {error}")
+                    broken.__cause__ = error
+                    self._fail(broken)
 
         return sink
 
-    def _fail(self, failure: CheckFailed) -> None:
+    def _fail(self, failure: CheckFailed | HarnessError) -> None:
         self.failure = failure
         if self._end_run is not None:
             self._end_run()

@@ -8,9 +8,10 @@ from collections.abc import Callable
 import pytest
 
 from harness.backend import Event
-from harness.checkers.consensus_messages import ConsensusMessages, Conversation, Timeline
+from harness.checkers.consensus_messages import ConsensusMessages, Timeline
 from harness.checkers.consensus_wire import (
     Appended,
+    Elected,
     Frames,
     Greeting,
     Led,
@@ -20,6 +21,8 @@ from harness.checkers.consensus_wire import (
     read_proposer,
     read_safekeeper,
 )
+from harness.checkers.conversation import Conversation
+from harness.checkers.safekeeper_logs import SafekeeperLogs
 from harness.errors import CheckFailed
 from storage.consensus.messages import (
     AcceptorGreeting,
@@ -75,10 +78,10 @@ def elected(term: int) -> ProposerElected:
 def test_messages_are_read_as_they_are_written() -> None:
     assert read_proposer(encode(greeting(5))) == Greeting(TENANT, TIMELINE, 5)
     assert read_proposer(encode(VoteRequest(3, 5))) == VoteAsked(3, 5)
-    assert read_proposer(encode(elected(3))) == Led(3, ((0, 0), (3, 8)))
-    assert read_proposer(encode(append(3))) == Led(3)
+    assert read_proposer(encode(elected(3))) == Elected(3, 8, ((0, 0), (3, 8)))
+    assert read_proposer(encode(append(3))) == Led(3, 11, 0)
     assert read_safekeeper(encode(AcceptorGreeting(1, 4))) == TermTold(4)
-    assert read_safekeeper(encode(vote(3, True, 64, 2))) == Voted(3, True, 64, 2)
+    assert read_safekeeper(encode(vote(3, True, 64, 2))) == Voted(3, True, 64, 2, 0)
     assert read_safekeeper(encode(appended(3, 99))) == Appended(3, 99)
     for other in (b"w" + bytes(40), b"k", b"r", b""):
         assert read_proposer(other) is None
@@ -105,7 +108,9 @@ class Talk:
     def ask(self, proposer: int, safekeeper: str, *messages: Message) -> Talk:
         talk = self._open.get((proposer, safekeeper))
         if talk is None:
-            talk = self._open[proposer, safekeeper] = Conversation(self.oracle, safekeeper)
+            talk = self._open[proposer, safekeeper] = Conversation(
+                self.oracle, SafekeeperLogs(2), safekeeper
+            )
             talk.from_client(START_UP + frame(greeting(proposer)))
         assert talk.from_client(b"".join(map(frame, messages))) == len(messages)
         return self
@@ -208,10 +213,10 @@ def test_broken_promises(says: str) -> None:
 
 
 def test_a_connection_of_another_kind_is_left_alone() -> None:
-    talk = Conversation(ConsensusMessages(2, lambda *_: False), "a")
+    talk = Conversation(ConsensusMessages(2, lambda *_: False), SafekeeperLogs(2), "a")
     status = b"r" + bytes(33)
     assert talk.from_client(START_UP + b"d" + struct.pack(">I", 38) + status) == 0
     assert talk.from_safekeeper(frame(vote(1, True))) == 0
-    reader = Conversation(ConsensusMessages(2, lambda *_: False), "a")
+    reader = Conversation(ConsensusMessages(2, lambda *_: False), SafekeeperLogs(2), "a")
     assert reader.from_safekeeper(b"d" + struct.pack(">I", 29) + b"w" + bytes(24)) == 0
     assert reader.from_client(START_UP + frame(greeting(1)) + frame(append(1))) == 0
