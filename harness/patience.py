@@ -1,4 +1,4 @@
-"""Requests that a node may refuse: repeated until they are answered, or asked for the reason."""
+"""Waits for a node: until it answers, or why it refuses; until it has ended by itself."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from harness.errors import NotYet
 from storage.http.client import HttpError
 
 if TYPE_CHECKING:
+    from harness.nodes import NodeHandle
     from harness.world import World
 
-__all__ = ["HttpError", "when_ready"]
+__all__ = ["HttpError", "refusal", "until_ended", "when_ready"]
 
 T = TypeVar("T")
 HTTP_NOT_READY = 503
@@ -43,3 +44,13 @@ async def refusal(request: Awaitable[object]) -> int | None:
     except HttpError as error:
         return error.status
     return None
+
+
+async def until_ended(world: World, node: NodeHandle) -> None:
+    """Wait until a node whose failpoint has it exit is gone; its connections may break before."""
+
+    async def ended() -> None:
+        if node.running:
+            raise NotYet(f"{node.name} still runs")
+
+    await world.eventually(ended, what=f"{node.name} ends by itself")

@@ -15,6 +15,7 @@ from harness.cluster import Cluster
 from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
 from harness.nodes import SafekeeperHandle
+from harness.patience import until_ended
 from harness.topology import Topology
 from harness.wal_waits import level
 from harness.world import World
@@ -42,12 +43,6 @@ async def leave_a_tail(world: World, endpoint: EndpointHandle, member: Safekeepe
         await world.eventually(longer)
         await endpoint.kill()
     await asyncio.gather(*puts, return_exceptions=True)
-
-
-async def dead(safekeeper: SafekeeperHandle) -> None:
-    """``NotYet`` while its process runs."""
-    if safekeeper.running:
-        raise NotYet(f"{safekeeper.name} runs")
 
 
 @pytest.mark.row("P1.truncation", "P1.control")
@@ -80,4 +75,4 @@ async def elect_without(
         await endpoint.start()
         await endpoint.put(2, "b")
         await member.arm(place, "exit")
-    await world.eventually(lambda: dead(member))
+    await until_ended(world, member)

@@ -10,7 +10,7 @@ import asyncio
 import pytest
 
 from harness.errors import NotYet
-from harness.nodes import SafekeeperHandle
+from harness.patience import until_ended
 from harness.topology import Topology
 from harness.world import World
 
@@ -38,11 +38,6 @@ async def test_paused_flush_holds_the_commit_back(world: World) -> None:
     assert await endpoint.get(2) == "b"
 
 
-async def _dead(safekeeper: SafekeeperHandle) -> None:
-    if safekeeper.running:
-        raise NotYet(f"{safekeeper.name} still runs")
-
-
 @pytest.mark.row("P6.actions")
 async def test_process_exits_in_the_middle_of_a_flush(world: World) -> None:
     """Written and not synced, then the process is gone: its peers carry on, it comes back."""
@@ -53,7 +48,7 @@ async def test_process_exits_in_the_middle_of_a_flush(world: World) -> None:
 
     await safekeeper.arm("sk-after-write", "exit")
     await endpoint.put(2, "b")
-    await world.eventually(lambda: _dead(safekeeper))
+    await until_ended(world, safekeeper)
     await endpoint.put(3, "c")
     await safekeeper.start()
 

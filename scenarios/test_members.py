@@ -19,7 +19,7 @@ from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
 from harness.filling import fill_wal, offload_by_hand
 from harness.nodes import SafekeeperHandle
-from harness.patience import refusal
+from harness.patience import refusal, until_ended
 from harness.topology import KIB, MIB, Topology
 from harness.wal_waits import backed_up, level, removed, waiting_at
 from harness.world import World
@@ -240,6 +240,7 @@ async def test_deletion_goes_on_after_a_crash(world: World) -> None:
     await doomed.arm("sk-delete-after-tombstone", "exit")
     with pytest.raises((OSError, EOFError, SeawallError)):
         await doomed.delete_timeline(endpoint.timeline)
+    await until_ended(world, doomed)
     await doomed.start()
     await check_gone(world, cluster, endpoint, doomed)
 
