@@ -259,6 +259,8 @@ class Timeline:
             batch = self.acceptor.take_batch()
             if batch is None:
                 return
+            # Who appends from here on is answered by the next flush, not by this one's answer.
+            unanswered, self._unanswered = self._unanswered, []
             started_s = asyncio.get_running_loop().time()
             with self._environment.fuse.guard(f"a flush of {self.id}"):
                 try:
@@ -270,14 +272,13 @@ class Timeline:
                     reach(Mark.FLUSH_FAILED)
                     self.acceptor.write_failed()
                     raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
-                self._flushed(batch)
+                self._flushed(batch, unanswered)
             duration_s = asyncio.get_running_loop().time() - started_s
             self._environment.flushes.note(sum(map(len, batch.pieces)), duration_s)
 
-    def _flushed(self, batch: WriteBatch) -> None:
+    def _flushed(self, batch: WriteBatch, unanswered: Sequence[Pusher]) -> None:
         self.acceptor.flushed(batch)
         self.reading.flushed(batch)
-        unanswered, self._unanswered = self._unanswered, []
         response = self.acceptor.append_response()
         for pusher in unanswered:
             pusher.post(response)

@@ -28,6 +28,26 @@ def test_commits_reach_every_safekeeper():
     run_cluster(story)
 
 
+def test_a_record_that_arrives_during_a_flush_is_answered_for_by_the_next_one():
+    """Live migration, broker, seed 4: nobody answered, and it waited for the next heartbeat."""
+
+    async def story(cluster: Cluster):
+        loop = asyncio.get_running_loop()
+        proposer = cluster.proposer()
+        writer = Writer(proposer, (await proposer.elect()).start_lsn)
+        await writer.commit(b"the first one makes a segment")
+        for gap_us in range(50, 2000, 50):
+            begun_s = loop.time()
+            first = writer.write(b"first")
+            await asyncio.sleep(gap_us / 1e6)
+            await writer.commit(b"second")
+            assert proposer.commit_lsn > first
+            assert loop.time() - begun_s < 0.1, f"the second came {gap_us} us after the first"
+        await proposer.close()
+
+    run_cluster(story)
+
+
 def test_a_second_proposer_recovers_the_tail_and_deposes_the_first():
     async def story(cluster: Cluster):
         first = cluster.proposer(1)
