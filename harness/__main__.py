@@ -142,6 +142,8 @@ def _run(arguments: argparse.Namespace) -> int:
         print(record.failure.group)
     if record.marks:
         print("rare states: " + ", ".join(f"{name} ×{n}" for name, n in record.marks.items()))
+    if record.figures:
+        print("measured: " + ", ".join(f"{name}={n:g}" for name, n in record.figures.items()))
     if record.artifacts:
         print(f"artifacts: {Path(arguments.artifacts, record.artifacts)}")
     print(record.line())

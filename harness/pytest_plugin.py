@@ -263,6 +263,7 @@ def _record(item: pytest.Function, nodeid: str, result: RunResult) -> RunRecord:
         marks=dict(result.evidence.marks),
         faults=dict(result.evidence.faults),
         commits_under_faults=result.evidence.commits_under_faults,
+        figures=dict(result.evidence.figures),
     )
 
 

@@ -69,6 +69,8 @@ class Evidence:
     """Puts together what the digest was made of, as far as it is kept: more than events."""
     commits_under_faults: int | None = None
     """Writes acknowledged while the faults of a plan lasted, if it had one."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What the scenario measured, by name."""
 
 
 @dataclass

@@ -120,6 +120,8 @@ class RunRecord:
     """Faults of the run's plan that had an effect, and how often."""
     commits_under_faults: int | None = None
     """Writes acknowledged while the faults of the run's plan lasted, if it had one."""
+    figures: Mapping[str, float] = field(default_factory=dict)
+    """What the scenario measured, by name; the unit is the end of the name."""
 
     @property
     def replay(self) -> str:

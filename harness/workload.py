@@ -95,13 +95,15 @@ class LoadOptions:
 @dataclass
 class LoadCounts:
     """What a load did so far. ``longest_stall_s``: longest time without an acknowledged write
-    while running, in seconds of the world's clock."""
+    while running; ``longest_wait_s``: longest time one client waited for one operation, whatever it
+    did and however it ended. Both in seconds of the world's clock."""
 
     commits: int = 0
     reads: int = 0
     failed: int = 0
     unknown: int = 0
     longest_stall_s: float = 0.0
+    longest_wait_s: float = 0.0
 
 
 class Load:
@@ -218,7 +220,7 @@ class Load:
                 return
             pause_s = options.think_s
             try:
-                if await worker.operate():
+                if await self._operate(worker):
                     self._committed()
                 else:
                     counts.reads += 1
@@ -229,6 +231,14 @@ class Load:
                 counts.unknown += 1
                 pause_s = options.retry_s
             await asyncio.sleep(pause_s * entropy.uniform(0.5, 1.5))
+
+    async def _operate(self, worker: Worker) -> bool:
+        asked_s = self._client.now_s()
+        try:
+            return await worker.operate()
+        finally:
+            waited_s = self._client.now_s() - asked_s
+            self.counts.longest_wait_s = max(self.counts.longest_wait_s, waited_s)
 
     def _resume_clock(self) -> None:
         self._last_commit_s = self._client.now_s()

@@ -53,6 +53,7 @@ class World:
         self.watch = watch_over(self)
         self.pages_max = PAGES_MAX
         """How many page versions of each timeline and pageserver are compared at the end."""
+        self.figures: dict[str, float] = {}
         self._loads = 0
 
     @property
@@ -80,6 +81,10 @@ class World:
     def expect_refusal(self, pattern: str, *, reason: str) -> None:
         """Expect operations to be refused with a message that matches ``pattern``."""
         self.refusals.append(Allowance(pattern, reason))
+
+    def report(self, **figures: float) -> None:
+        """Put measured figures on record, names ending in their unit: the report shows them."""
+        self.figures.update(figures)
 
     async def start(self, topology: Topology) -> Cluster:
         """Start a cluster and return when every node of it accepts connections."""

@@ -87,6 +87,7 @@ class RealRunner:
                 count_marks(events),
                 count_faults(events),
                 commits_under_faults=commits_under_faults(events),
+                figures=dict(world.figures),
             )
 
     def close(self) -> None:

@@ -86,6 +86,15 @@ class Cell:
         return f"{inside_s:.2f} s {inside} · {wall_s:.2f} s wall"
 
     @property
+    def figures(self) -> dict[str, float]:
+        """What the runs measured: the largest of all seeds."""
+        largest: dict[str, float] = {}
+        for record in self.records:
+            for name, value in record.figures.items():
+                largest[name] = max(value, largest.get(name, value))
+        return largest
+
+    @property
     def chosen(self) -> list[RunRecord]:
         """The runs worth a section of their own."""
         green = [record for record in self.records if record.verdict is Verdict.PASSED]

@@ -63,6 +63,7 @@ class SimRunner:
                 count_marks(backend.observations()),
                 count_faults(backend.observations()),
                 loop.trace.entries,
+                figures=dict(world.figures),
                 commits_under_faults=commits_under_faults(backend.observations()),
             ),
         )

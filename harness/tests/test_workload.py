@@ -199,6 +199,7 @@ def test_time_paused_is_no_stall() -> None:
             load.resume()
             await load.progress(20)
         assert load.counts.longest_stall_s < 1
+        assert load.counts.longest_wait_s < 1
 
     play(story)
 
@@ -210,6 +211,7 @@ def test_a_client_that_hangs_does_not_hang_the_stop() -> None:
             bench.endpoint.gate.clear()
             await asyncio.sleep(1)
         assert load.counts.longest_stall_s > 1
+        assert load.counts.longest_wait_s > 30, "it waited until it was cancelled"
 
     history = play(story)
     assert {str(operation.outcome) for operation in history} == {"ok", "unknown"}

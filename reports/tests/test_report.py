@@ -98,6 +98,15 @@ def test_each_cell_has_seeds_times_and_replay_lines(page):
     assert "--world real --compute walgen --seed 0<" in cells[1]
 
 
+def test_figures_are_shown_of_each_run_and_the_largest_of_each_cell(tmp_path):
+    runs = [replace(record(seed), figures={"stall_s": 0.04 + seed / 100}) for seed in range(3)]
+
+    page = draw(tmp_path, runs)
+
+    assert page.count("stall_s ≤ 0.06") == 1
+    assert page.count("<code>stall_s=0.04</code>") == 1
+
+
 def test_only_what_is_not_green_is_open(page):
     assert Checker(page).open_runs == ["test-a-py-test-a-sim-walgen-1"]
 
