@@ -68,6 +68,7 @@ class Mark(Enum):
     # Pageserver: layers.
     FLUSH_REPEATED = "pageserver: a flush failed and was tried again"
     MERGED = "pageserver: small layers were merged"
+    COMPACTED_AROUND_DAMAGE = "pageserver: compaction left a layer alone that nobody has whole"
     LAYER_IGNORED_AT_LOAD = "pageserver: a local layer that the index does not name was removed"
     HALF_LAYER_REPLACED = "pageserver: a layer that an earlier attempt left was written anew"
     # Pageserver: object store.
@@ -84,6 +85,7 @@ class Mark(Enum):
     # Pageserver: lives of tenants.
     ATTACH_REPEATED = "pageserver: an attachment was tried again as a whole"
     ATTACH_UNDONE = "pageserver: a tenant that does not exist was to be attached"
+    ATTACHED_ANEW = "pageserver: layers were spoilt before their upload, and made again from WAL"
     RESUMED_SUPERSEDED = "pageserver: a restart found the tenant attached elsewhere"
     DETACHED_LEFTOVER = "pageserver: a restart removed what a detach had left"
     STOPPED_UNSHIPPED = "pageserver: a tenant stopped before everything was uploaded"

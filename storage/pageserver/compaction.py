@@ -3,25 +3,27 @@
 A merge rewrites the same versions, it never drops one. An image layer is complete: a key of its
 range that it does not hold does not exist at its LSN, so reads stop there. Outputs are durable
 before the layer map changes in one step, and the index that names them goes out before the inputs
-are deleted.
+are deleted. A layer that is spoilt for good is left alone; what it is not part of is compacted.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Iterable, Iterator
 from contextlib import AsyncExitStack, ExitStack, aclosing
 from heapq import heapify, heappop, heapreplace
+from itertools import groupby
 
-from storage.errors import PortError
+from storage.errors import CorruptData, PortError
 from storage.failpoints import Failpoint, failpoint
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
 from storage.pageserver.images import ImageMaker
 from storage.pageserver.keys import Key
 from storage.pageserver.layer import Layer
-from storage.pageserver.layer_file import Entry, LayerReader
+from storage.pageserver.layer_file import Entry
+from storage.pageserver.layer_files import SpoiltLayer
 from storage.pageserver.layer_name import LayerKind, LayerName
 from storage.pageserver.timeline import Timeline
 from storage.tasks import interruptible, sleep_unless_shutdown
@@ -38,6 +40,7 @@ class Compactor:
         self._timeline = timeline
         self._options = timeline.environment.options
         self._images = ImageMaker(timeline)
+        self._complaint = ""
 
     async def run(self) -> None:
         """Compact now and then until the task is asked to stop."""
@@ -47,6 +50,16 @@ class Compactor:
                     await self.compact()
             except PortError as error:
                 logger.info("compaction of timeline %s: %s", self._timeline.ident, error)
+            except CorruptData as error:
+                self._complain(str(error))
+
+    def _complain(self, damage: str) -> None:
+        """Say of each damage once that compaction goes around it."""
+        if damage != self._complaint:
+            self._complaint = damage
+            logger.warning(
+                "compaction of timeline %s leaves a layer alone: %s", self._timeline.ident, damage
+            )
 
     def _period_s(self) -> float:
         """The period, spread a little so that timelines do not compact in step."""
@@ -54,7 +67,10 @@ class Compactor:
         return self._options.compaction_period_s * spread
 
     async def compact(self) -> None:
-        """Merge level 0 if there is enough of it, then make the images that are due."""
+        """Merge level 0 if there is enough of it, then make the images that are due.
+
+        ``CorruptData`` once everything is done that the damage does not concern; ``PortError``.
+        """
         if self._timeline.uploader.superseded:
             return
         with self._timeline.gate.hold():
@@ -62,18 +78,37 @@ class Compactor:
                 await self._compact()
 
     async def _compact(self) -> None:
-        level0 = self._timeline.layers.level0()
-        if len(level0) >= self._options.compaction_threshold:
-            await self._merge(level0)
-        await self._images.make_due()
+        damage = await self._merge_runs()
+        damage += await self._images.make_due()
+        if damage:
+            reach(Mark.COMPACTED_AROUND_DAMAGE)
+            raise damage[0]
+
+    async def _merge_runs(self) -> list[CorruptData]:
+        """Merge level 0, cut at the layers that turn out to be spoilt; returns their damage."""
+        spoilt: dict[LayerName, CorruptData] = {}
+        while True:
+            runs = whole_runs(self._timeline.layers.level0(), spoilt)
+            due = (run for run in runs if len(run) >= self._options.compaction_threshold)
+            inputs = next(due, None)
+            if inputs is None:
+                return list(spoilt.values())
+            try:
+                await self._merge(inputs)
+            except SpoiltLayer as error:
+                assert error.layer not in spoilt, f"{error.layer} was to be left alone"
+                spoilt[error.layer] = error
 
     async def _merge(self, inputs: list[Layer]) -> None:
-        with ExitStack() as pins:
-            readers = []
-            for layer in inputs:
-                pins.enter_context(layer.pin())
-                readers.append(await self._timeline.files.reader(layer))
-            outputs = await self._rewrite(inputs, readers)
+        outputs: list[Layer] = []
+        try:
+            with ExitStack() as pins:
+                for layer in inputs:
+                    pins.enter_context(layer.pin())
+                await self._rewrite(inputs, outputs)
+        except (CorruptData, PortError):
+            await self._timeline.files.discard(outputs)
+            raise
         await failpoint(Failpoint.PS_COMPACTION_WRITTEN)
         reach(Mark.MERGED)
         self._timeline.replace_layers(remove=inputs, add=outputs)
@@ -81,12 +116,12 @@ class Compactor:
         for layer in inputs:
             await self._timeline.files.remove(layer)
 
-    async def _rewrite(self, inputs: list[Layer], readers: list[LayerReader]) -> list[Layer]:
+    async def _rewrite(self, inputs: list[Layer], outputs: list[Layer]) -> None:
         """Write the versions of all inputs, in order, into layers of about the target size."""
         start_lsn = min(layer.name.start_lsn for layer in inputs)
         end_lsn = max(layer.name.end_lsn for layer in inputs)
-        outputs: list[Layer] = []
-        async with aclosing(merge(readers)) as merged:
+        streams = [self._timeline.files.scan(layer) for layer in inputs]
+        async with aclosing(merge(streams)) as merged:
             pending = await anext(merged, None)
             while pending is not None:
                 first = pending[0].key
@@ -108,7 +143,6 @@ class Compactor:
                 outputs.append(
                     await self._timeline.files.publish("merge", name, size, self._timeline.layers)
                 )
-        return outputs
 
     def _output_name(self, first: bytes, last: bytes, start_lsn: Lsn, end_lsn: Lsn) -> LayerName:
         return LayerName(
@@ -117,10 +151,20 @@ class Compactor:
         )  # fmt: skip
 
 
-async def merge(readers: list[LayerReader]) -> AsyncGenerator[Merged, None]:
-    """The versions of several layers in order of (key, LSN)."""
+def whole_runs(level0: list[Layer], spoilt: Iterable[LayerName]) -> Iterator[list[Layer]]:
+    """Layers that lie next to each other, oldest first, without those that are spoilt: a merge
+    across one of them would hide where its versions belong."""
+    left_alone = frozenset(spoilt)
+    for is_spoilt, run in groupby(level0, lambda layer: layer.name in left_alone):
+        if not is_spoilt:
+            yield list(run)
+
+
+async def merge(streams: list[AsyncGenerator[list[Merged], None]]) -> AsyncGenerator[Merged, None]:
+    """The versions of several layers, each in batches, in order of (key, LSN)."""
     async with AsyncExitStack() as closing:
-        streams = [await closing.enter_async_context(aclosing(reader.scan())) for reader in readers]
+        for stream in streams:
+            await closing.enter_async_context(aclosing(stream))
         batches: list[list[Merged]] = []
         heap: list[tuple[bytes, int, int, int]] = []
         for number, stream in enumerate(streams):

@@ -11,6 +11,7 @@ import asyncio
 from bisect import bisect_left, bisect_right
 from contextlib import ExitStack
 
+from storage.errors import CorruptData, PortError
 from storage.lsn import Lsn
 from storage.pageserver import values
 from storage.pageserver.datadir import decode_size
@@ -35,12 +36,18 @@ class ImageMaker:
         self._timeline = timeline
         self._options = timeline.environment.options
 
-    async def make_due(self) -> None:
-        """Picture every partition whose history has grown long, at the end of the merged part."""
+    async def make_due(self) -> list[CorruptData]:
+        """Picture every partition whose history has grown long, at the end of the merged part;
+        returns why some cannot be pictured. ``PortError``."""
+        damage: list[CorruptData] = []
         for partition in self._partitions():
             lsn = self._due_at(partition)
             if lsn is not None:
-                self._publish(await self._picture(partition, lsn))
+                try:
+                    self._publish(await self._picture(partition, lsn))
+                except CorruptData as error:
+                    damage.append(error)
+        return damage
 
     def _partitions(self) -> list[Range]:
         """The key ranges of the newest images; the whole key space before there is one."""
@@ -79,9 +86,17 @@ class ImageMaker:
 
     async def _picture(self, partition: Range, lsn: Lsn) -> list[Layer]:
         """Write the images of a partition; together they cover it without a gap."""
+        outputs: list[Layer] = []
+        try:
+            await self._write(partition, lsn, outputs)
+        except (CorruptData, PortError):
+            await self._timeline.files.discard(outputs)
+            raise
+        return outputs
+
+    async def _write(self, partition: Range, lsn: Lsn, outputs: list[Layer]) -> None:
         wanted = sorted(await keys_of(self._timeline, partition, lsn))
         living = Living(self._timeline, lsn)
-        outputs: list[Layer] = []
         first, last = partition
         position = 0
         while not outputs or position < len(wanted):
@@ -97,7 +112,6 @@ class ImageMaker:
             )
             if position < len(wanted):
                 first = Key.decode(wanted[position])
-        return outputs
 
     async def _fill(
         self, writer: LayerWriter, wanted: list[bytes], position: int, living: Living
@@ -163,7 +177,7 @@ async def keys_of(timeline: Timeline, wanted: Range, lsn: Lsn) -> set[bytes]:
         for layer in layers:
             pins.enter_context(layer.pin())
         for layer in layers:
-            async for batch in (await timeline.files.reader(layer)).distinct_keys():
+            async for batch in timeline.files.distinct_keys(layer):
                 found.update(batch[bisect_left(batch, first) : bisect_right(batch, last)])
     if timeline.ancestor is not None:
         await timeline.ancestor.wait_readable(timeline.ancestor_lsn)

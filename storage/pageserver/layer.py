@@ -35,6 +35,7 @@ class Layer:
         self._reader: LayerReader | None = None
         self._distrusted: list[LayerReader] = []
         self._damage: CorruptData | None = None
+        self._complaint = ""
         self._opening = asyncio.Lock()
         self._pins = 0
         self.is_remote = False
@@ -103,7 +104,9 @@ class Layer:
     async def _replace(self, fetch: Fetch, damage: CorruptData) -> None:
         """Download a file that is damaged here; raises ``damage`` if it is nowhere else."""
         self._damage = None
-        logger.warning("%s; the layer is downloaded again", damage)
+        if str(damage) != self._complaint:
+            self._complaint = str(damage)
+            logger.warning("%s; the layer is downloaded again", damage)
         try:
             await fetch(self)
         except ObjectMissing:

@@ -288,17 +288,18 @@ class LayerReader:
             found.append((entry, value))
         return found
 
-    async def scan(self) -> AsyncGenerator[list[tuple[Entry, bytes]], None]:
-        """Every version in order, in batches of one index block."""
-        for number in range(len(self._blocks)):
+    async def scan(self, start: int = 0) -> AsyncGenerator[list[tuple[Entry, bytes]], None]:
+        """Every version in order, in batches of one index block, from a number of block on."""
+        for number in range(start, len(self._blocks)):
             block = await self._block(number)
             entries = [Entry(*fields) for fields in _ENTRY.iter_unpack(block)]
             yield await self._values(entries)
 
-    async def distinct_keys(self) -> AsyncGenerator[list[bytes], None]:
-        """Every key once, encoded and in order, in batches; reads the index only."""
+    async def distinct_keys(self, start: int = 0) -> AsyncGenerator[list[bytes], None]:
+        """Every key once, encoded and in order, in batches of one index block, from a number of
+        block on; reads the index only."""
         last = b""
-        for number in range(len(self._blocks)):
+        for number in range(start, len(self._blocks)):
             batch: list[bytes] = []
             for fields in _ENTRY.iter_unpack(await self._block(number)):
                 if fields[0] != last:

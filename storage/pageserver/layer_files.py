@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable
+from contextlib import aclosing, asynccontextmanager
+from typing import TypeVar
 
 from storage.durable import TEMPORARY_SUFFIX, parent_of
-from storage.errors import CorruptData, FileMissing, NotReady, ObjectMissing
+from storage.errors import CorruptData, DiskError, FileMissing, NotReady, ObjectMissing
 from storage.ids import TenantTimelineId
 from storage.lsn import Lsn
 from storage.marks import Mark, reach
@@ -21,7 +22,7 @@ from storage.pageserver.environment import Environment
 from storage.pageserver.gate import Gate
 from storage.pageserver.keys import Key
 from storage.pageserver.layer import Layer
-from storage.pageserver.layer_file import LayerReader, LayerWriter, check_whole
+from storage.pageserver.layer_file import Entry, LayerReader, LayerWriter, check_whole
 from storage.pageserver.layer_map import LayerMap
 from storage.pageserver.layer_name import LayerName
 from storage.pageserver.memory_layer import Version
@@ -29,6 +30,8 @@ from storage.pageserver.remote import RemoteTenant
 from storage.ports import Disk
 
 logger = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 TENANTS = "tenants"
 """Directory of everything the node keeps for its tenants."""
@@ -45,6 +48,14 @@ async def make_directory(disk: Disk, path: str) -> None:
     while path:
         path = parent_of(path)
         await disk.sync_dir(path)
+
+
+class SpoiltLayer(CorruptData):
+    """The file of ``layer`` is damaged, and nobody has a better copy of it now."""
+
+    def __init__(self, layer: LayerName, damage: CorruptData) -> None:
+        super().__init__(str(damage))
+        self.layer = layer
 
 
 class LayerFiles:
@@ -95,9 +106,40 @@ class LayerFiles:
             await file.close()
 
     async def reader(self, layer: Layer) -> LayerReader:
-        """The open file of a pinned layer, downloaded first if it is not here."""
+        """The open file of a pinned layer, downloaded first if it is not here; ``SpoiltLayer``."""
         self._budget.touch(layer)
-        return await layer.reader(self._disk, self._cache, self.fetch)
+        try:
+            return await layer.reader(self._disk, self._cache, self.fetch)
+        except CorruptData as error:
+            raise SpoiltLayer(layer.name, error) from error
+
+    def scan(self, layer: Layer) -> AsyncGenerator[list[tuple[Entry, bytes]], None]:
+        """Every version of a pinned layer in order, in batches; ``PortError``, ``SpoiltLayer``."""
+        return self._repairing(layer, LayerReader.scan)
+
+    def distinct_keys(self, layer: Layer) -> AsyncGenerator[list[bytes], None]:
+        """As :meth:`scan`, the encoded keys only."""
+        return self._repairing(layer, LayerReader.distinct_keys)
+
+    async def _repairing(
+        self, layer: Layer, read: Callable[[LayerReader, int], AsyncGenerator[T, None]]
+    ) -> AsyncGenerator[T, None]:
+        """Batches of a layer; when its file turns out to be damaged it is replaced once, and the
+        next batch comes from the other file, which has the same bytes."""
+        done, repaired = 0, False
+        while True:
+            reader = await self.reader(layer)
+            try:
+                async with aclosing(read(reader, done)) as batches:
+                    async for batch in batches:
+                        done += 1
+                        yield batch
+                return
+            except CorruptData as error:
+                layer.distrust(reader, error)
+                if repaired:
+                    raise SpoiltLayer(layer.name, error) from error
+                repaired = True
 
     async def is_here(self, layer: Layer) -> bool:
         """Whether the layer's file is on disk."""
@@ -191,6 +233,14 @@ class LayerFiles:
         self._budget.drop(layer)
         with contextlib.suppress(FileMissing):
             await self._disk.unlink(layer.path)
+
+    async def discard(self, layers: list[Layer]) -> None:
+        """Remove files of layers that were never in the map: the work that made them failed."""
+        for layer in layers:
+            try:
+                await self.remove(layer)
+            except DiskError as error:
+                logger.info("removing %s, which nobody needs: %s", layer.path, error)
 
     async def release(self, layer: Layer) -> None:
         """Close a layer whose timeline ends here; its file stays."""

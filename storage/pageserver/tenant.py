@@ -55,6 +55,8 @@ class Tenant:
         self.compactors: dict[TimelineId, Compactor] = {}
         self.dead: dict[TimelineId, TimelineIndex] = {}
         self.environment = environment
+        self.on_spoilt: Callable[[], None] = lambda: None
+        self.successor: Tenant | None = None
         self._stopped = asyncio.Event()
 
     def set_state(self, state: State, reason: str = "") -> None:
@@ -129,6 +131,7 @@ class Tenant:
         uploader = Uploader(environment, self.remote, index.timeline_id, self.generation)
         uploader.superseded = files.keeps_all = self.superseded
         files.is_newest = uploader.is_newest
+        uploader.on_spoilt = self.on_spoilt
         timeline = Timeline(environment, ident, index, files, uploader)
         timeline.layers.replace(remove=(), add=await files.load(index.layers))
         if index.ancestor_timeline_id is not None:

@@ -192,6 +192,8 @@ class Tenants:
     async def _detach(self, tenant: Tenant) -> None:
         tenant_id = tenant.tenant_id
         async with self.lock(tenant_id):
+            while tenant.successor is not None:
+                tenant = tenant.successor
             if self._tenants.get(tenant_id) is not tenant:
                 return
             await tenant.stop(flush_within_s=self._environment.options.detach_flush_timeout_s)
@@ -216,6 +218,7 @@ class Tenants:
         self._check_running()
         assert tenant_id not in self._tenants, f"tenant {tenant_id} is here already"
         tenant = self._tenants[tenant_id] = Tenant(self._environment, tenant_id)
+        tenant.on_spoilt = lambda: self._begin_anew(tenant)
         emit("tenant_state", tenant=tenant_id, state=str(tenant.state.state))
         return tenant
 
@@ -268,7 +271,8 @@ class Tenants:
         await failpoint(Failpoint.PS_ATTACH_LOADED)
 
     async def _resume(self, tenant: Tenant, generation: int) -> None:
-        """After a restart: still ours, so take a new generation; or superseded, then only serve."""
+        """After a restart or damage: still ours, so take a new generation; or superseded, then only
+        serve."""
         newest = await tenant.remote.newest_attachment()
         if newest.node == self._environment.node or not generation:
             await self._take_over(tenant)
@@ -276,6 +280,24 @@ class Tenants:
         reach(Mark.RESUMED_SUPERSEDED)
         logger.info("tenant %s was attached to %s since", tenant.tenant_id, newest.node)
         await tenant.load(generation, superseded=True)
+
+    def _begin_anew(self, tenant: Tenant) -> None:
+        """What a tenant has in layers that the object store lacks is spoilt."""
+        name = f"attach {tenant.tenant_id} anew"
+        self._environment.registry.spawn(TaskKind.ATTACH, name, self._attach_anew(tenant))
+
+    async def _attach_anew(self, tenant: Tenant) -> None:
+        """Go back to what the object store has; safekeepers still have the WAL that followed."""
+        async with self.lock(tenant.tenant_id):
+            if self._tenants.get(tenant.tenant_id) is not tenant or self._stopping:
+                return
+            await tenant.stop(flush_within_s=0.0)
+            if not self._stopping:
+                reach(Mark.ATTACHED_ANEW)
+                del self._tenants[tenant.tenant_id]
+                fresh = tenant.successor = self._add(tenant.tenant_id)
+                generation = self._generations[tenant.tenant_id]
+                self._spawn_attach(fresh, lambda: self._resume(fresh, generation))
 
     # The pieces.
 

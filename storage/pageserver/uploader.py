@@ -38,6 +38,9 @@ logger = logging.getLogger(__name__)
 Uploaded = Callable[[TimelineIndex], None]
 """Told of each index that the store holds while this attachment was still the newest."""
 
+LOOKS_AT_DAMAGE = 3
+"""A layer is read so often before it counts as spoilt: perhaps only the reading went wrong."""
+
 
 class Uploader:
     """One timeline's uploads; :meth:`run` is its only worker."""
@@ -65,6 +68,8 @@ class Uploader:
         self._index_etag: str | None = None
         self.on_uploaded: Uploaded = lambda index: None
         self.on_superseded: Callable[[], None] = lambda: None
+        self.on_spoilt: Callable[[], None] = lambda: None
+        self._damage_seen = 0
         self.superseded = False
 
     @property
@@ -123,15 +128,28 @@ class Uploader:
                 if not self._queue:
                     self._wanted.clear()
                     continue
-                await self.step()
+                try:
+                    await self.step()
+                except CorruptData as error:
+                    await self._keep_back(error)
+
+    async def _keep_back(self, damage: CorruptData) -> None:
+        """A layer rotted before it was uploaded, or cannot be read now. Nothing behind it may pass;
+        the WAL is still there, so whoever listens to ``on_spoilt`` has it made again."""
+        self._damage_seen += 1
+        if self._damage_seen == LOOKS_AT_DAMAGE:
+            logger.warning("timeline %s cannot be uploaded: %s", self._timeline_id, damage)
+            self.on_spoilt()
+        await asyncio.sleep(self._backoff.next_delay_s())
 
     async def drain(self) -> None:
-        """Carry out everything scheduled so far, before :meth:`run` is started."""
+        """Carry out everything scheduled so far, before :meth:`run` is started; ``CorruptData``."""
         while self._queue:
             await self.step()
 
     async def step(self) -> None:
-        """Carry out the next batch; on a local failure it is tried again a little later."""
+        """Carry out the next batch; when that fails it stays first in line. ``CorruptData`` when
+        what is to be uploaded is not what was written."""
         batch = self._queue.start_batch()
         work: list[Awaitable[None]] = []
         for operation in batch:
@@ -154,6 +172,7 @@ class Uploader:
             raise
         else:
             self._backoff.reset()
+            self._damage_seen = 0
             self._queue.finish_batch()
             if not self._queue:
                 self._idle.set()
