@@ -18,6 +18,7 @@ class Topology:
     """A cluster to start. Options are merged over the defaults of ``Cluster``; unknown option
     names are refused by the node that reads them.
 
+    ``compute_options`` are of primaries and replicas, ``proposer_options`` of walgen primaries.
     ``wal_room`` bytes are left in the first segment where a walgen timeline begins, ``None``: all
     of it. With little room even a short run writes into several segments.
     """
@@ -30,6 +31,7 @@ class Topology:
     safekeeper_options: Mapping[str, Any] = field(default_factory=dict)
     pageserver_options: Mapping[str, Any] = field(default_factory=dict)
     compute_options: Mapping[str, Any] = field(default_factory=dict)
+    proposer_options: Mapping[str, Any] = field(default_factory=dict)
     wal_room: int | None = None
 
     def __post_init__(self) -> None:

@@ -111,6 +111,7 @@ class WalgenNode:
             "wal_segment_size": topology.wal_segment_size,
             "callmemaybe": callmemaybe,
             **topology.compute_options,
+            **topology.proposer_options,
         }
 
     def _proposer_id(self, launch: Launch) -> int:

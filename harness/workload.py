@@ -21,6 +21,9 @@ from harness.endpoint import Client, OutcomeUnknown, Refused
 from harness.errors import HarnessError, NotLive
 
 STOP_GRACE_S = 30.0
+VALUE_LENGTH = 32
+"""Values are filled up to it: records of one length fit where an overwritten log had others, so
+that what is left of it would be taken for WAL."""
 
 
 class Worker(Protocol):
@@ -298,4 +301,4 @@ class _RegisterWorker:
 
     def _value(self) -> str:
         self._written += 1
-        return f"{self._client.process}:{self._written}"
+        return f"{self._client.process}:{self._written}".ljust(VALUE_LENGTH, ".")

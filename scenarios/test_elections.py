@@ -17,7 +17,7 @@ from harness.cluster import Cluster
 from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotLive
 from harness.nodes import SafekeeperHandle
-from harness.topology import Topology
+from harness.topology import KIB, MIB, Topology
 from harness.workload import LoadOptions
 from harness.world import World
 
@@ -95,8 +95,9 @@ class Reigns:
 
     @asynccontextmanager
     async def _trouble(self, safekeeper: SafekeeperHandle) -> AsyncIterator[None]:
-        """One safekeeper is dead, frozen, slow, or out of the leader's reach."""
-        faults, leader = self.world.faults, self._endpoint.name
+        """One safekeeper is dead, frozen, slow, or out of reach of this leader or the next one."""
+        faults = self.world.faults
+        leader = self.chance.choice([self._endpoint, self._endpoint, self._before]).name
         match self.chance.randrange(6):
             case 0:
                 await safekeeper.kill(host=self.chance.random() < 0.7)
@@ -128,7 +129,10 @@ async def test_leaders_come_and_go(world: World) -> None:
             safekeeper_options={
                 "control_file_save_s": chance.choice([0.05, 5.0]),
                 "recent_wal_bytes": chance.choice([0, 1024 * 1024]),
+                "broker_publish_s": chance.choice([0.1, 1.0]),
             },
+            wal_room=chance.choice([4 * KIB, 40 * KIB, MIB]) - 8 * chance.randrange(400),
+            proposer_options={"append_bytes_max": chance.choice([1, 128 * KIB])},
         )
     )
     endpoints = [await cluster.endpoint(name) for name in ("even", "odd")]

@@ -19,7 +19,7 @@ from harness.faulting.control_plane import ASKING
 from harness.nodes import PageserverHandle
 from harness.topology import KIB, Topology
 from harness.world import World
-from storage.ids import TenantId
+from storage.ids import TenantId, TimelineId
 
 ROUNDS = 6
 ROWS = 64
@@ -32,12 +32,18 @@ def draw_requests(
 ) -> list[Request]:
     """A few requests to one pageserver that are sent at once."""
     tenant_id = cluster.timelines[0].tenant_id
+
+    def branch() -> Awaitable[object]:
+        new = TimelineId(f"{chance.getrandbits(128):032x}")
+        return pageserver.branch(chance.choice(cluster.timelines), new)
+
     known: list[Request] = [
         lambda: pageserver.attach(tenant_id),
         lambda: pageserver.detach(tenant_id),
         lambda: pageserver.checkpoint(chance.choice(cluster.timelines)),
+        branch,
     ]
-    return chance.choices(known, weights=[3, 2, 1], k=chance.randint(1, 4))
+    return chance.choices(known, weights=[3, 2, 1, 2], k=chance.randint(1, 4))
 
 
 async def send(requests: list[Request], chance: random.Random) -> None:

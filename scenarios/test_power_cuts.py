@@ -37,6 +37,7 @@ def draw_topology(chance: random.Random) -> Topology:
             "send_bytes_max": chance.choice([100, 128 * KIB]),
         },
         pageserver_options={"checkpoint_distance": chance.choice([8, 1024]) * KIB},
+        proposer_options={"append_bytes_max": chance.choice([1, 128 * KIB])},
     )
 
 

@@ -58,7 +58,11 @@ def _simpler(plan: Plan, fails: Fails) -> Plan:
 
 def _with_usual_options(plan: Plan) -> Plan:
     topology = dataclasses.replace(
-        plan.topology, safekeeper_options={}, pageserver_options={}, compute_options={}
+        plan.topology,
+        safekeeper_options={},
+        pageserver_options={},
+        compute_options={},
+        proposer_options={},
     )
     return dataclasses.replace(plan, topology=topology)
 

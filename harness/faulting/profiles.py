@@ -22,6 +22,7 @@ from harness.faulting.network import NETWORK_FAULTS
 from harness.faulting.plan import AfterCommits, AtTime, OnEvent, Plan, Step, Trigger
 from harness.faulting.vocabulary import FAULTS
 from harness.topology import KIB, MIB, Topology
+from storage.marks import Mark
 
 SYSTEM_FAULTS = tuple(
     fault.name
@@ -103,17 +104,21 @@ def _draw_consensus(generator: random.Random) -> tuple[Topology, Mix]:
     share = generator.choice((0.1, 0.3, 0.6))
     chosen = [name for name in CONSENSUS_FAULTS if generator.random() < share]
     weights = {name: round(generator.uniform(0.2, 2.0), 2) for name in chosen}
-    weights[generator.choice(RIVALRIES)] = round(0.2 + sum(weights.values()) / 3, 2)
+    weights[generator.choice(RIVALRIES)] = round(0.2 + sum(weights.values()) / 2.5, 2)
     safekeeper: dict[str, Any] = {}
     _maybe(generator, safekeeper, "control_file_save_s", (0.05, 5.0))
     _maybe(generator, safekeeper, "recent_wal_bytes", (0, 4 * KIB))
     _maybe(generator, safekeeper, "catch_up_s", (0.1, 1.0))
     _maybe(generator, safekeeper, "silence_max_s", (2.0, 4.0))
+    proposer: dict[str, Any] = {}
+    _maybe(generator, proposer, "append_bytes_max", (1, KIB))
+    _maybe(generator, proposer, "wal_retained_bytes_max", (0, 16 * KIB))
     topology = Topology(
         safekeepers=generator.choice((3, 5)),
         pg_version=generator.choice((15, 16, 18)),
         safekeeper_options=safekeeper,
         pageserver_options={"compaction_period_s": 60.0},
+        proposer_options=proposer,
     )
     mix = Mix(
         weights,
@@ -132,17 +137,25 @@ def draw_topology(generator: random.Random) -> Topology:
     safekeeper: dict[str, Any] = {}
     pageserver: dict[str, Any] = {}
     compute: dict[str, Any] = {}
+    proposer: dict[str, Any] = {}
     _maybe(generator, safekeeper, "heartbeat_s", (0.2, 1.0))
     _maybe(generator, safekeeper, "control_file_save_s", (0.1, 5.0))
     _maybe(generator, safekeeper, "broker_publish_s", (0.2, 1.0))
     _maybe(generator, safekeeper, "recent_wal_bytes", (0, 64 * KIB))
-    pageserver["checkpoint_distance"] = generator.choice((4 * KIB, 16 * KIB, 64 * KIB, MIB))
+    _maybe(generator, safekeeper, "send_bytes_max", (100, 4 * KIB))
+    _maybe(generator, safekeeper, "catch_up_s", (0.1, 10.0))
+    pageserver["checkpoint_distance"] = generator.choice((KIB, 4 * KIB, 16 * KIB, 64 * KIB, MIB))
     pageserver["checkpoint_timeout_s"] = generator.choice((0.3, 0.5, 1.0, 5.0))
     _maybe(generator, pageserver, "compaction_period_s", (0.5, 5.0))
     _maybe(generator, pageserver, "compaction_threshold", (2, 4))
     _maybe(generator, pageserver, "frozen_layers_max", (1, 2))
     _maybe(generator, pageserver, "page_cache_size", (0, 64 * KIB))
+    _maybe(generator, pageserver, "compaction_target_size", (4 * KIB, 64 * KIB))
+    _maybe(generator, pageserver, "image_creation_threshold", (1, 2))
+    _maybe(generator, pageserver, "walreceiver_silence_timeout_s", (2.0, 10.0))
     _maybe(generator, compute, "cache_pages", (2, 8))
+    _maybe(generator, proposer, "append_bytes_max", (1, KIB))
+    _maybe(generator, proposer, "wal_retained_bytes_max", (0, 16 * KIB))
     return Topology(
         safekeepers=generator.choice((3, 3, 3, 5)),
         pageservers=generator.choice((1, 2, 2)),
@@ -152,6 +165,7 @@ def draw_topology(generator: random.Random) -> Topology:
         safekeeper_options=safekeeper,
         pageserver_options=pageserver,
         compute_options=compute,
+        proposer_options=proposer,
     )
 
 
@@ -219,7 +233,8 @@ def _draw_step(cast: Cast, mix: Mix, generator: random.Random) -> Step:
     fault = FAULTS[generator.choices(names, [mix.weights[name] for name in names])[0]]
     length_s = round(generator.expovariate(1 / mix.mean_length_s), 3) if fault.lasting else 0.0
     strike = _draw_strike(cast, mix, fault, generator)
-    return Step(fault.name, strike, _draw_trigger(cast, mix, fault, generator), length_s)
+    near = strike.targets[0] if strike.targets and generator.random() < 0.5 else ""
+    return Step(fault.name, strike, _draw_trigger(cast, mix, near, generator), length_s)
 
 
 def _draw_strike(cast: Cast, mix: Mix, fault: Fault, generator: random.Random) -> Strike:
@@ -244,20 +259,28 @@ def _draw_sure_step(cast: Cast, mix: Mix, steps: list[Step], generator: random.R
     return Step(fault.name, Strike((generator.choice(targets),)), AtTime(at_s), 0.2)
 
 
-def _draw_trigger(cast: Cast, mix: Mix, fault: Fault, generator: random.Random) -> Trigger:
+def _draw_trigger(cast: Cast, mix: Mix, near: str, generator: random.Random) -> Trigger:
     if generator.random() >= mix.logical:
         return AtTime(round(generator.uniform(0.0, mix.duration_s), 3))
     if generator.random() < 0.3:
         return AfterCommits(round(COMMITS_MAX ** generator.random()))
-    return draw_event(cast, generator)
+    return draw_event(cast, generator, near)
 
 
-def draw_event(cast: Cast, generator: random.Random) -> OnEvent:
-    """A trigger that waits for a report of a node: a position in a term, a vote, a tenant…"""
-    kind = generator.choice(("lsn",) * 4 + ("elected", "vote", "tenant_state", "walreceiver"))
+def draw_event(cast: Cast, generator: random.Random, near: str = "") -> OnEvent:
+    """A trigger that waits for a report of a node (of ``near``, if that is a storage node): a
+    position in a term, a vote, a tenant, a rare state that it reaches…"""
+    kind = generator.choice(
+        ("lsn",) * 4 + ("mark",) * 4 + ("elected", "vote", "tenant_state", "walreceiver")
+    )
+    node = near if near in cast.storage else generator.choice(cast.storage)
+    if kind == "mark":
+        role = "safekeeper" if node in cast.safekeepers else "pageserver"
+        names = [mark.label for mark in Mark if mark.value.startswith(role)]
+        where = {"name": generator.choice(names)}
+        return OnEvent(kind, node if near else "", generator.choice((1, 1, 1, 2, 4)), where)
     if kind != "lsn":
         return OnEvent(kind, count=generator.choice((1, 1, 1, 2, 4)))
-    node = generator.choice(cast.storage)
     positions = SAFEKEEPER_POSITIONS if node in cast.safekeepers else PAGESERVER_POSITIONS
     return OnEvent(
         kind,

@@ -15,6 +15,7 @@ from harness.faulting.disk import DISK_FAULTS
 from harness.faulting.fault import Fault
 from harness.faulting.network import NETWORK_FAULTS
 from harness.faulting.object_store import OBJECT_STORE_FAULTS
+from harness.faulting.places import PLACE_FAULTS
 from harness.faulting.process import PROCESS_FAULTS
 
 FAULTS: Mapping[str, Fault] = MappingProxyType(
@@ -30,6 +31,7 @@ FAULTS: Mapping[str, Fault] = MappingProxyType(
             COMPUTE_FAULTS,
             CLIENT_FAULTS,
             ADMIN_FAULTS,
+            PLACE_FAULTS,
         )
         for fault in family
     }

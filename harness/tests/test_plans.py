@@ -12,9 +12,16 @@ from harness.errors import HarnessError
 from harness.faulting.atlas import Atlas
 from harness.faulting.fault import Cast, Damage, Strike
 from harness.faulting.plan import AfterCommits, AtTime, OnEvent, Plan, Step
-from harness.faulting.profiles import PROFILES, RIVALRIES, SYSTEM_FAULTS, draw_plan
+from harness.faulting.profiles import (
+    PROFILES,
+    RIVALRIES,
+    SYSTEM_FAULTS,
+    draw_event,
+    draw_plan,
+)
 from harness.faulting.vocabulary import FAULTS, fault_of
 from harness.topology import THREE_SAFEKEEPERS
+from storage.marks import Mark
 
 THREE = Cast(("sk0", "sk1", "sk2"), ("ps0",))
 FIVE = Cast(("sk0", "sk1", "sk2", "sk3", "sk4"), ("ps0",))
@@ -72,6 +79,22 @@ def test_drawn_plans_are_fair_the_same_for_a_seed_and_the_same_as_json(profile: 
             assert names.issuperset(step.strike.targets), str(step)
             assert bool(step.for_s) <= fault_of(step.fault).lasting, str(step)
         assert len(plan.core) == len(plan.cast().safekeepers) // 2 + 1
+
+
+def test_plans_wait_for_every_rare_state_and_strike_where_it_is_reached() -> None:
+    """A fault just after a rare state, on the node that reached it, is seldom met by chance."""
+    cast = Cast(("sk0", "sk1", "sk2"), ("ps0",))
+    events = [draw_event(cast, random.Random(seed), "ps0") for seed in range(2000)]
+    events += [draw_event(cast, random.Random(seed), "sk1") for seed in range(2000)]
+    marks = {(event.node, event.where["name"]) for event in events if event.kind == "mark"}
+
+    waited = {mark for mark in Mark if not mark.value.startswith(("walproposer", "compute"))}
+    assert {name for _, name in marks} == {mark.label for mark in waited}
+    assert {node for node, _ in marks} == {"ps0", "sk1"}
+    assert all(
+        ("safekeeper" if node == "sk1" else "pageserver") in Mark[name.upper()].value
+        for node, name in marks
+    )
 
 
 def test_every_consensus_plan_has_a_rivalry_to_draw_and_no_pageserver_alone() -> None:

@@ -23,6 +23,7 @@ CONTRACTS = (
     "storage.events",
     "storage.marks",
     "storage.runtimes",
+    "storage.failpoints",
 )
 CLIENTS = ("storage.wire", "storage.http", "storage.wal")
 

@@ -109,6 +109,9 @@ STRIKES = {
     "migrate": Strike(("ps1",)),
     "repeat_requests": Strike((), {"times": 2, "patience_s": 1.0}),
     "concurrent_requests": Strike((), {"times": 2, "patience_s": 1.0}),
+    "crash_at": Strike(SAFEKEEPER, {"place": "sk-before-flush", "skip": 2, "host": True}),
+    "fail_at": Strike(PAGESERVER, {"place": "ps-layer-uploaded", "times": 2}),
+    "slow_at": Strike(SAFEKEEPER, {"place": "sk-after-write", "delay_s": 0.05}),
     "abandon_requests": Strike((), {"times": 5, "patience_s": 0.0002}),
 }
 

@@ -11,6 +11,8 @@ from storage.errors import BadRequest
 from storage.ids import TenantId, TenantTimelineId, TimelineId
 from storage.lsn import Lsn
 
+KIBIBYTE = 1024
+
 
 def host_and_port(address: str) -> tuple[str, int]:
     """Split ``"ps0:6400"``; ``BadRequest`` naming anything else."""
@@ -46,7 +48,9 @@ class PageServiceOptions:
 class WalgenOptions:
     """Options of ``walgen`` (ARCHITECTURE.md, "Node options").
 
-    With ``callmemaybe`` the safekeepers are asked to call ``pageserver`` for its WAL.
+    With ``callmemaybe`` the safekeepers are asked to call ``pageserver`` for its WAL. Its proposer
+    sends ``append_bytes_max`` bytes at once, but whole records, and keeps
+    ``wal_retained_bytes_max`` of committed WAL for safekeepers that lag.
     """
 
     pages: PageServiceOptions
@@ -56,6 +60,8 @@ class WalgenOptions:
     pg_version: int
     wal_segment_size: int
     callmemaybe: bool = False
+    append_bytes_max: int = 128 * KIBIBYTE
+    wal_retained_bytes_max: int = 16 * 1024 * KIBIBYTE
 
     @classmethod
     def parse(cls, options: Mapping[str, Any]) -> Self:

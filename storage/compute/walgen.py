@@ -143,6 +143,8 @@ def proposer_options(options: WalgenOptions) -> ProposerOptions:
         pg_version=options.pg_version,
         wal_segment_size=options.wal_segment_size,
         pageserver=options.pages.pageserver if options.callmemaybe else None,
+        append_bytes_max=options.append_bytes_max,
+        wal_retained_bytes_max=options.wal_retained_bytes_max,
     )
 
 

@@ -93,7 +93,10 @@ def options(**changes: Any) -> dict[str, Any]:
 
 
 def test_options_are_parsed_by_their_types() -> None:
-    parsed = WalgenOptions.parse(options(cache_pages=3, stall_s=2, callmemaybe=True))
+    parsed = WalgenOptions.parse(
+        options(cache_pages=3, stall_s=2, callmemaybe=True, append_bytes_max=1)
+    )
+    assert parsed.append_bytes_max == 1
     assert parsed.safekeepers == ("sk0:5454", "sk1:5454")
     assert parsed.pages.cache_pages == 3
     assert parsed.pages.stall_s == 2.0
