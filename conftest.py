@@ -139,8 +139,7 @@ HUNTING_GROUNDS = (
     "scenarios/test_members.py::test_copy_of_a_log_that_is_cut_meanwhile_does_not_count",
 )
 """Scenarios that bugs are hunted with, in turn, quick ones first; none knows of a bug. The last
-three bring about
-orders of events, in copies of a timeline, that chance alone takes too long to meet."""
+three bring about orders of events, in copies of a timeline, that chance meets too seldom."""
 
 
 def write_bug_page(found: Mapping[str, Any], target: Path) -> None:
