@@ -8,17 +8,14 @@ last word, or it goes on as if nothing had happened; it never lives on with a st
 from __future__ import annotations
 
 import asyncio
-import types
-from collections.abc import Callable, Coroutine, Generator
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from typing import Any
 
 import pytest
 
 from storage.registration import TaskKind
 from storage.safekeeper.fuse import Fuse
 from storage.tasks import TaskRegistry
+from storage.tests.await_points import Points, count_tasks
 from storage.tests.safekeeper_cluster import Cluster, Writer, run_cluster
 
 NODE = "sk0"
@@ -33,60 +30,16 @@ OPTIONS = {"control_file_save_s": 0.2}
 LAST_WORDS = ("was dropped half way: CancelledError", "critical task disk ")
 
 
-@dataclass
-class Points:
-    """Counts suspensions; the task that comes to number ``target`` is cancelled there."""
-
-    target: int | None = None
-    seen: int = 0
-    active: bool = False
-    where: str = ""
-    names: list[str] = field(default_factory=list)
-
-    def suspended(self, name: str) -> None:
-        if not self.active:
-            return
-        self.names.append(name)
-        if self.seen == self.target:
-            task = asyncio.current_task()
-            assert task is not None
-            self.where = name
-            asyncio.get_running_loop().call_soon(task.cancel)
-        self.seen += 1
-
-
-@types.coroutine
-def counted(
-    work: Coroutine[Any, Any, None], name: str, points: Points
-) -> Generator[Any, Any, None]:
-    """Run ``work``; each of its suspensions is a point."""
-    step: Callable[[], Any] = lambda: work.send(None)  # noqa: E731
-    while True:
-        try:
-            waited_for = step()
-        except StopIteration:
-            return
-        points.suspended(name)
-        try:
-            yield waited_for
-        except BaseException as error:
-            thrown = error
-            step = lambda: work.throw(thrown)  # noqa: B023, E731
-        else:
-            step = lambda: work.send(None)  # noqa: E731
+def cancel_task(_: TaskRegistry) -> None:
+    task = asyncio.current_task()
+    assert task is not None
+    asyncio.get_running_loop().call_soon(task.cancel)
 
 
 @pytest.fixture
 def points(monkeypatch: pytest.MonkeyPatch) -> Points:
-    points = Points()
-    spawn = TaskRegistry.spawn
-
-    def spawn_counted(self: TaskRegistry, kind: TaskKind, name: str, work: Any, **more: Any) -> Any:
-        if self.node == NODE and kind in WRITERS:
-            work = counted(work, f"{kind}:{name}", points)
-        return spawn(self, kind, name, work, **more)
-
-    monkeypatch.setattr(TaskRegistry, "spawn", spawn_counted)
+    points = Points(cancel_task)
+    count_tasks(monkeypatch, points, lambda node: node == NODE, WRITERS)
     return points
 
 
@@ -140,7 +93,7 @@ async def judge(cluster: Cluster, writer: Writer) -> None:
 
 def run_once(points: Points, target: int | None) -> bool:
     """Run the path, cancelled at one point; returns whether the node went down for it."""
-    points.target, points.seen, points.where, points.names = target, 0, "", []
+    points.begin(target)
 
     async def story(cluster: Cluster) -> bool:
         died: list[str | None] = []
