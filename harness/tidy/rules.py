@@ -67,6 +67,7 @@ LAYERS = (
         "storage.checked_json",
         "storage.tasks",
         "storage.registration",
+        "storage.listener",
         "storage.log",
         "storage.life",
         "storage.services",

@@ -29,15 +29,9 @@ from storage.http.api import (
 from storage.http.failpoints import add_failpoints
 from storage.http.json_text import dump, plain
 from storage.http.openapi import openapi_document
+from storage.listener import Listener
 from storage.log import log_failure, one_line
-from storage.tasks import (
-    Registration,
-    TaskInfo,
-    TaskKind,
-    TaskRegistry,
-    current_registration,
-    wait_shutdown,
-)
+from storage.tasks import Registration, TaskInfo, TaskKind, TaskRegistry
 
 __all__ = ["Api", "Handler", "HttpServer", "Reply", "Request", "Text", "serve"]
 
@@ -92,42 +86,27 @@ class HttpServer:
     def __init__(self, api: Api, registry: TaskRegistry) -> None:
         self._api = api
         self._registry = registry
-        self._listener: asyncio.Server | None = None
+        self._listener = Listener(registry, TaskKind.HTTP_SERVER)
         self._protocols = _ProtocolFactory(self)
-        self._entry: Registration | None = None
         self._requests: dict[int, Registration] = {}
         self._request_end_s = 3.0
         self.closed = False
 
     async def listen(self, host: str, port: int) -> None:
         """Start accepting connections."""
-        assert self._listener is None, "a server listens once"
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._protocols, host, port)
-        started = asyncio.Event()
-        self._registry.spawn(TaskKind.HTTP_SERVER, f"{host}:{port}", self._hold_listener(started))
-        await started.wait()
+        await self._listener.listen(self._protocols, (host, port), self._end_requests)
 
     @property
     def port(self) -> int:
         """The port that it listens on; tells which one port 0 became."""
-        assert self._listener is not None
-        port: int = self._listener.sockets[0].getsockname()[1]
-        return port
+        return self._listener.port
 
     async def close(self, *, within_s: float = 3.0) -> None:
         """Stop listening at once; requests under way are asked to stop, then cancelled."""
-        assert self._entry is not None, "only a server that listens can be closed"
         self._request_end_s = within_s
-        await self._registry.stop([self._entry], within_s=within_s + _UNWIND_S)
+        await self._registry.stop([self._listener.entry], within_s=within_s + _UNWIND_S)
 
-    async def _hold_listener(self, started: asyncio.Event) -> None:
-        self._entry = current_registration()
-        assert self._entry is not None
-        assert self._listener is not None
-        self._entry.on_shutdown(self._listener.close)
-        started.set()
-        await wait_shutdown()
+    async def _end_requests(self) -> None:
         requests = list(self._requests.values())
         await self._registry.stop(requests, within_s=self._request_end_s)
         self.closed = True

@@ -6,15 +6,8 @@ needs no further connection to notice (SYSTEM.md B2), and a client that never re
 
 from __future__ import annotations
 
-import asyncio
-
-from storage.tasks import (
-    Registration,
-    TaskKind,
-    TaskRegistry,
-    current_registration,
-    wait_shutdown,
-)
+from storage.listener import Listener
+from storage.tasks import Registration, TaskKind, TaskRegistry, current_registration
 from storage.wire.channel import Channel
 from storage.wire.conversation import Conversation, QueryHandler, ServerOptions
 from storage.wire.messages import CancelRequest
@@ -32,35 +25,19 @@ class WireServer:
         self._handler = handler
         self._registry = registry
         self._options = options
-        self._listener: asyncio.Server | None = None
+        self._listener = Listener(registry, TaskKind.WIRE_LISTENER)
         self._sessions: dict[int, Registration] = {}
         self._conversations: dict[int, Conversation] = {}
-        self._entry: Registration | None = None
         self._accepted = 0
 
     async def listen(self, host: str, port: int) -> None:
         """Start accepting connections."""
-        assert self._listener is None, "a server listens once"
-        loop = asyncio.get_running_loop()
-        self._listener = await loop.create_server(self._new_channel, host, port)
-        started = asyncio.Event()
-        self._registry.spawn(TaskKind.WIRE_LISTENER, f"{host}:{port}", self._hold_listener(started))
-        await started.wait()
-
-    async def _hold_listener(self, started: asyncio.Event) -> None:
-        self._entry = current_registration()
-        assert self._entry is not None
-        assert self._listener is not None
-        self._entry.on_shutdown(self._listener.close)
-        started.set()
-        await wait_shutdown()
+        await self._listener.listen(self._new_channel, (host, port))
 
     @property
     def port(self) -> int:
         """The port that it listens on; tells which one port 0 became."""
-        assert self._listener is not None
-        port: int = self._listener.sockets[0].getsockname()[1]
-        return port
+        return self._listener.port
 
     @property
     def sessions(self) -> int:
@@ -98,8 +75,7 @@ class WireServer:
 
     async def close(self, *, within_s: float = 5.0) -> None:
         """Stop listening at once, then end every session within ``within_s`` seconds."""
-        assert self._entry is not None, "only a server that listens can be closed"
-        entries = [self._entry, *self._sessions.values()]
+        entries = [self._listener.entry, *self._sessions.values()]
         # A connection accepted just before has its session by now.
         while await self._registry.stop(entries, within_s=within_s) and self._sessions:
             entries = list(self._sessions.values())
