@@ -76,7 +76,7 @@ def main() -> int:
     """Run the matrix and write the page; returns 0 only if every test passed."""
     parser = argparse.ArgumentParser(prog="python -m reports.demo", description=__doc__)
     parser.add_argument("--jobs", type=_positive, default=2, help="workers (default 2)")
-    parser.add_argument("--runs", type=_positive, default=3, help="seeds of each scenario in sim (default 3)")
+    parser.add_argument("--runs", type=_positive, default=3, help="seeds in sim (default 3)")
     parser.add_argument("--output", type=Path, default=Path("reports"))
     parser.add_argument("--scenarios", default="", help="file or folder (default: the matrix)")
     arguments = parser.parse_args()
