@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine
-from typing import Any
 
 import pytest
 
-import sim
-from storage.ids import TenantId, TimelineId
 from storage.tasks import (
     ShutdownRequested,
     TaskKind,
@@ -20,17 +16,7 @@ from storage.tasks import (
     sleep_unless_shutdown,
     wait_shutdown,
 )
-
-TENANT, OTHER_TENANT = TenantId("a" * 32), TenantId("b" * 32)
-TIMELINE, OTHER_TIMELINE = TimelineId("c" * 32), TimelineId("d" * 32)
-GC = TaskKind.GC
-
-
-def run(main: Callable[[TaskRegistry], Coroutine[Any, Any, None]]) -> None:
-    async def program() -> None:
-        await main(TaskRegistry("sk0"))
-
-    sim.run(program)
+from storage.tests.registry_story import GC, OTHER_TENANT, TENANT, TIMELINE, run
 
 
 def test_flag_and_sleep_hear_the_request() -> None:

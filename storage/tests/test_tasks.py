@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
 from typing import Any
 
 import pytest
 
-import sim
-from storage.ids import TenantId, TimelineId
+from storage.ids import TenantId
 from storage.tasks import (
     TaskFailed,
     TaskKind,
@@ -19,17 +17,7 @@ from storage.tasks import (
     shutdown_requested,
     wait_shutdown,
 )
-
-TENANT, OTHER_TENANT = TenantId("a" * 32), TenantId("b" * 32)
-TIMELINE, OTHER_TIMELINE = TimelineId("c" * 32), TimelineId("d" * 32)
-GC = TaskKind.GC
-
-
-def run(main: Callable[[TaskRegistry], Coroutine[Any, Any, None]]) -> None:
-    async def program() -> None:
-        await main(TaskRegistry("sk0"))
-
-    sim.run(program)
+from storage.tests.registry_story import GC, OTHER_TENANT, OTHER_TIMELINE, TENANT, TIMELINE, run
 
 
 def test_an_ended_task_leaves_the_registry() -> None:
