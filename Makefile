@@ -3,6 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 JOBS ?= 2
+# Tests of real processes mostly wait: so many at once keep two cores busy.
+WORKERS ?= 4
 FIRST ?= 0
 SEEDS ?= 1000
 SCENARIOS ?= 'scenarios/test_campaign.py::test_campaign[swarm]'
@@ -23,10 +25,10 @@ $(STAMP): requirements.lock pyproject.toml
 	touch $@
 
 demo: venv
-	$(BIN)/python -m reports.demo --jobs $(JOBS)
+	$(BIN)/python -m reports.demo --jobs $(WORKERS)
 
 test: venv
-	$(BIN)/python -m pytest -n $(JOBS) --timeout $(TEST_TIMEOUT_S)
+	$(BIN)/python -m pytest -n $(WORKERS) --timeout $(TEST_TIMEOUT_S)
 
 lint: venv
 	$(BIN)/ruff check .
