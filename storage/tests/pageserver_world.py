@@ -142,6 +142,16 @@ class Rig:
         await self.tenants.create(TENANT)
         return await create_timeline(self.tenants, TENANT, NewTimeline(TIMELINE, START, 15))
 
+    async def written(self, count: int, *, flushed: bool = False) -> tuple[Timeline, KvHistory]:
+        """The one timeline after so many commits, which are in S3 if ``flushed``."""
+        history = KvHistory()
+        timeline = await self.timeline()
+        history.fill(count)
+        await ingest(timeline, history)
+        if flushed:
+            await flush(timeline)
+        return timeline, history
+
     @property
     def keys(self) -> list[str]:
         """Keys of every object in the bucket."""

@@ -47,10 +47,7 @@ def second(rig: Rig) -> Tenants:
 @pytest.mark.row("A1.repeat", "A1.keeps", worlds=("sim",))
 def test_attach_is_idempotent_and_detach_keeps_the_data() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
+        timeline, history = await rig.written(20)
         one, two = await asyncio.gather(rig.tenants.attach(TENANT), rig.tenants.attach(TENANT))
         assert one is two is rig.tenants.get(TENANT)
 
@@ -216,10 +213,7 @@ def test_a_restart_takes_a_new_generation_so_that_names_never_repeat() -> None:
 
 def test_detach_does_not_hang_while_the_store_is_away() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
+        await rig.written(20)
         rig.store.outage()
         started = rig.loop.time()
         await rig.tenants.detach(TENANT)
@@ -232,11 +226,7 @@ def test_detach_does_not_hang_while_the_store_is_away() -> None:
 
 def test_detach_ends_a_reader_that_waits_for_a_download() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
-        await flush(timeline)
+        timeline, history = await rig.written(20, flushed=True)
         await rig.tenants.detach(TENANT)
         timeline = (await rig.tenants.attach(TENANT)).timeline(TIMELINE)
         rig.store.outage()
@@ -273,10 +263,7 @@ def test_attach_right_after_detach_meets_no_old_files() -> None:
 
 def test_the_nodes_stop_joins_a_detach_under_way() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
+        await rig.written(20)
         detaching = asyncio.ensure_future(rig.tenants.detach(TENANT))
         await asyncio.sleep(0.001)
         await rig.tenants.stop()
@@ -290,11 +277,7 @@ def test_the_nodes_stop_joins_a_detach_under_way() -> None:
 
 def test_leftovers_are_removed_at_start() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
-        await flush(timeline)
+        timeline, history = await rig.written(20, flushed=True)
         disk = rig.disk.view()
         home = f"tenants/{TENANT}/timelines"
         await disk.mkdir(f"tenants/{OTHER}/timelines")

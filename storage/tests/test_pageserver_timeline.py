@@ -30,10 +30,7 @@ from storage.tests.pageserver_world import (
 
 def test_pages_at_every_lsn_from_memory() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        history.fill(200)
-        timeline = await rig.timeline()
-        await ingest(timeline, history)
+        timeline, history = await rig.written(200)
         assert await check(timeline, history) >= 400
 
     play(story)
@@ -62,11 +59,7 @@ def test_pages_at_every_lsn_from_layers_and_after_restart() -> None:
 
 def test_a_power_cut_loses_only_what_was_not_uploaded() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(50)
-        await ingest(timeline, history)
-        await flush(timeline)
+        timeline, history = await rig.written(50, flushed=True)
         safe = history.end
         history.fill(50, seed=2)
         await ingest(timeline, history)
@@ -83,10 +76,7 @@ def test_a_power_cut_loses_only_what_was_not_uploaded() -> None:
 
 def test_an_idle_timeline_is_flushed_by_time() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(3)
-        await ingest(timeline, history)
+        timeline, history = await rig.written(3)
         assert timeline.disk_consistent.value == START
         await asyncio.sleep(4.9)
         assert timeline.disk_consistent.value == START
@@ -171,10 +161,7 @@ def test_a_reader_inside_holds_back_whoever_raises_the_cutoff() -> None:
 
 def test_disk_consistent_never_passes_a_layer_in_memory() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
+        timeline, history = await rig.written(20)
         rig.disk.stall()
         timeline.freeze()
         history.fill(20, seed=2)
@@ -242,11 +229,7 @@ def test_positions_are_reported_in_an_order_that_makes_sense() -> None:
 
 def test_closing_waits_for_a_read_of_a_file() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
-        await flush(timeline)
+        timeline, history = await rig.written(20, flushed=True)
         rig.disk.stall()
         reading = asyncio.ensure_future(timeline.get(kv_key(0), history.end))
         await asyncio.sleep(1)
@@ -264,10 +247,7 @@ def test_closing_waits_for_a_read_of_a_file() -> None:
 
 def test_an_outage_of_the_store_delays_only_the_remote_position() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
+        timeline, history = await rig.written(20)
         rig.store.outage()
         timeline.freeze()
         await asyncio.sleep(30)
@@ -281,11 +261,7 @@ def test_an_outage_of_the_store_delays_only_the_remote_position() -> None:
 
 def test_a_layer_that_is_not_local_is_downloaded() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(50)
-        await ingest(timeline, history)
-        await flush(timeline)
+        timeline, history = await rig.written(50, flushed=True)
         await rig.tenants.detach(TENANT)
         assert not [path for path in rig.disk.snapshot().files if "delta" in path]
         tenant = await rig.tenants.attach(TENANT)
@@ -299,11 +275,7 @@ def test_a_layer_that_is_not_local_is_downloaded() -> None:
 
 def test_key_missing_everywhere_is_none() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(5)
-        await ingest(timeline, history)
-        await flush(timeline)
+        timeline, history = await rig.written(5, flushed=True)
         assert await timeline.get(kv_key(12345), history.end) is None
 
     play(story)

@@ -128,11 +128,7 @@ def test_the_remote_position_is_never_ahead_of_the_uploaded_index() -> None:
 
 def test_a_put_after_a_delete_of_the_same_name_is_the_last_word() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
-        await flush(timeline)
+        timeline, _ = await rig.written(20, flushed=True)
         (only,) = timeline.layers
         rig.store.slow_deletes(30.0)
         timeline.uploader.delete_layers((only.name,))
@@ -147,11 +143,7 @@ def test_a_put_after_a_delete_of_the_same_name_is_the_last_word() -> None:
 
 def test_what_an_earlier_attachment_left_behind_is_removed() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
-        await flush(timeline)
+        timeline, history = await rig.written(20, flushed=True)
         (kept,) = (key for key in rig.keys if "/layers/" in key)
         orphan = kept.replace("-00000001", "-00000000")
         rig.store.bucket.put(orphan, b"left", if_absent=True, if_etag=None)
@@ -171,10 +163,7 @@ def test_what_an_earlier_attachment_left_behind_is_removed() -> None:
 
 def test_an_index_upload_carried_out_late_does_not_undo_a_newer_one() -> None:
     async def story(rig: Rig) -> None:
-        history = KvHistory()
-        timeline = await rig.timeline()
-        history.fill(20)
-        await ingest(timeline, history)
+        timeline, history = await rig.written(20)
         stale = timeline.index()
         etag = timeline.uploader._index_etag
         await flush(timeline)
