@@ -14,6 +14,7 @@ from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
 from harness.history import BranchPoint
 from harness.nodes import NodeHandle, PageserverHandle, SafekeeperHandle, TimelineSpec
+from harness.standby import StandbyHandle
 from harness.topology import Topology
 from storage.http.client import HttpError
 from storage.ids import TenantId, TenantTimelineId, TimelineId
@@ -111,6 +112,18 @@ class Cluster:
         It leases that LSN from the pageserver, without ``lease`` it trusts to luck.
         """
         return await self._launch(Launch(name, of.timeline, of.pageserver, lsn, lease))
+
+    async def standby(
+        self, name: str, *, of: EndpointHandle, feedback: bool = True
+    ) -> StandbyHandle:
+        """Start a compute that follows another and reads pages where it has replayed to.
+
+        By hot standby ``feedback`` it has them kept, without it trusts to luck.
+        """
+        launch = Launch(name, of.timeline, of.pageserver, feedback=feedback)
+        handle = self.endpoints[name] = StandbyHandle(self, launch)
+        await handle.start()
+        return handle
 
     async def _launch(self, launch: Launch) -> EndpointHandle:
         handle = EndpointHandle(self, launch)

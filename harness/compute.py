@@ -20,13 +20,20 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Launch:
     """An endpoint to launch: ``name`` is its host name, ``pageserver`` has its pages. With ``lsn``
-    it is a replica that reads as of that LSN, leased unless told otherwise, and changes nothing."""
+    it is a replica that reads as of that LSN, leased unless told otherwise, and changes nothing.
+    With ``feedback``, on or off, it is a standby that follows and says, or not, what it reads."""
 
     name: str
     timeline: TenantTimelineId
     pageserver: PageserverHandle
     lsn: Lsn | None = None
     lease: bool = True
+    feedback: bool | None = None
+
+    @property
+    def reads_only(self) -> bool:
+        """Whether it changes nothing."""
+        return self.lsn is not None or self.feedback is not None
 
 
 class RunningCompute(Protocol):

@@ -25,8 +25,8 @@ class EndpointHandle(Client):
         world = cluster.world
         self._compute = world.compute.compute(cluster, launch)
         self._launch = launch
-        pinned = launch.lsn is not None
-        recording = Recording(world.history, world.now_s, str(launch.timeline), pinned)
+        timeless = launch.reads_only
+        recording = Recording(world.history, world.now_s, str(launch.timeline), timeless)
         super().__init__(self._compute.endpoint, recording, launch.name)
 
     @property
@@ -41,8 +41,8 @@ class EndpointHandle(Client):
 
     @property
     def pinned(self) -> bool:
-        """Whether it is a replica that reads as of one LSN."""
-        return self._launch.lsn is not None
+        """Whether it reads at an LSN of its own, and changes nothing."""
+        return self._launch.reads_only
 
     @property
     def pageserver(self) -> PageserverHandle:
@@ -63,7 +63,7 @@ class EndpointHandle(Client):
         """Start the compute from the storage; returns when it serves."""
         if self.running:
             raise HarnessError(f"endpoint {self.name!r} runs already; stop or kill it first")
-        if self._launch.lsn is not None:
+        if self._launch.reads_only:
             await self._compute.start(self._launch)
             return
         life = self._history.compute_began(str(self.timeline), self.name, self.now_s())

@@ -120,7 +120,8 @@ class SafekeeperTimeline:
 @dataclass(frozen=True)
 class PageserverTimeline:
     """What a pageserver says of a timeline; ``walreceiver`` describes the WAL source;
-    ``superseded``: attached elsewhere since."""
+    ``superseded``: attached elsewhere since; ``standby_horizon_lsn``: the oldest LSN that a hot
+    standby reads at, as far as it was heard of."""
 
     state: str
     last_record_lsn: Lsn
@@ -128,6 +129,7 @@ class PageserverTimeline:
     remote_consistent_lsn: Lsn
     initdb_lsn: Lsn
     latest_gc_cutoff_lsn: Lsn
+    standby_horizon_lsn: Lsn | None
     ancestor_timeline_id: str | None
     ancestor_lsn: Lsn | None
     walreceiver: Any

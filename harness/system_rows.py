@@ -123,6 +123,10 @@ PAGESERVER = Section(
             Claim("restart", "a lease outlives restarts of the pageserver"),
             Claim("migration", "… and migration"),
             Claim("branch", "… and holds for branches"),
+            Claim("standby_defect", "without feedback it takes what a lagging standby reads"),
+            Claim("standby_holds", "hot standby feedback holds it back, whatever restarts or moves",
+                  bugs=("standby-horizon-forgotten",)),
+            Claim("standby_ends", "a standby that is gone is forgotten in time"),
         )),
     ),
 )  # fmt: skip

@@ -6,7 +6,7 @@ import dataclasses
 from typing import TYPE_CHECKING, Any
 
 from harness.backend import NodeSpec
-from harness.compute import Launch
+from harness.compute import Launch, RunningCompute
 from harness.endpoint import Endpoint
 from harness.kv_endpoint import KvEndpoint
 from harness.nodes import (
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from harness.cluster import Cluster
 
 FIRST_SEGMENT = 1
+STANDBY_STATUS_S = 0.2
 
 
 class ComputeHandle(NodeHandle):
@@ -76,8 +77,10 @@ class WalgenCompute:
         """A branch writes WAL of its own system from the branch point on."""
         return dataclasses.replace(timeline_spec(cluster, branch), start_lsn=start_lsn)
 
-    def compute(self, cluster: Cluster, launch: Launch) -> WalgenNode | ReplicaNode:
+    def compute(self, cluster: Cluster, launch: Launch) -> RunningCompute:
         """One walgen node, or one that only reads."""
+        if launch.feedback is not None:
+            return StandbyNode(cluster, launch)
         if launch.lsn is not None:
             return ReplicaNode(cluster, launch)
         return WalgenNode(cluster, launch)
@@ -118,6 +121,39 @@ class WalgenNode:
         """Every start of every endpoint campaigns under an id of its own."""
         name = f"proposer {launch.name} {self._starts}"
         return self._cluster.world.generator(name).getrandbits(63)
+
+    async def stop(self) -> None:
+        """Stop the node gracefully."""
+        await self._node.stop()
+
+    async def kill(self) -> None:
+        """Crash the node."""
+        await self._node.kill()
+
+
+class StandbyNode:
+    """:class:`harness.compute.RunningCompute` of one process that follows the primary."""
+
+    def __init__(self, cluster: Cluster, launch: Launch) -> None:
+        self._cluster = cluster
+        self.endpoint: Endpoint = KvEndpoint(launch.name, COMPUTE_LIBPQ_PORT)
+        self._node = ComputeHandle(cluster.world.backend, NodeSpec(launch.name, "standby"))
+        self.nodes: list[NodeHandle] = [self._node]
+
+    async def start(self, launch: Launch) -> None:
+        """Start the node; it begins where the pageserver is."""
+        topology = self._cluster.topology
+        options = {
+            **page_options(launch),
+            "safekeepers": self._cluster.safekeeper_addresses(),
+            "pg_version": topology.pg_version,
+            "wal_segment_size": topology.wal_segment_size,
+            "hot_standby_feedback": launch.feedback,
+            "status_s": STANDBY_STATUS_S,
+            **topology.compute_options,
+        }
+        self._node.spec = NodeSpec(launch.name, "standby", options)
+        await self._node.start()
 
     async def stop(self) -> None:
         """Stop the node gracefully."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from storage.compute import readonly, walgen
+from storage.compute import readonly, standby, walgen
 from storage.node import NodeMain
 from storage.pageserver import node as pageserver
 from storage.safekeeper import node as safekeeper
@@ -15,5 +15,6 @@ ROLES: Mapping[str, NodeMain] = {
     "pageserver": pageserver.main,
     "walgen": walgen.main,
     "readonly": readonly.main,
+    "standby": standby.main,
     "walproposer": sidecar.main,
 }

@@ -155,6 +155,17 @@ async def hot_standby(
 
 
 @pytest.mark.row("P2.commands", worlds=("real",))
+async def ask_for_feedback(
+    world: World, ask: Callable[[str], Awaitable[list[tuple[Any, ...]]]]
+) -> None:
+    """Switch ``hot_standby_feedback`` on while the standby runs."""
+    assert isinstance(world.backend, RealBackend)
+    settings = world.backend.short_directory / "standby" / "data" / "postgresql.conf"
+    with settings.open("a") as file:
+        file.write("hot_standby_feedback = on\nwal_receiver_status_interval = 1s\n")
+    assert await ask("select pg_reload_conf()") == [(True,)]
+
+
 def test_psql_asks_a_safekeeper_who_and_how_far_it_is(run_in):
     async def story(world: World) -> None:
         cluster, endpoint = await walgen_with_rows(world)
@@ -183,7 +194,7 @@ def test_psql_asks_a_safekeeper_who_and_how_far_it_is(run_in):
     run_in("real", story)
 
 
-@pytest.mark.row("P2.standby", "P2.commands", worlds=("real",))
+@pytest.mark.row("P2.standby", "P2.commands", "D5.standby_holds", worlds=("real",))
 def test_stock_hot_standby_follows_a_safekeeper_across_its_restart(run_in):
     """It must see every commit, and nothing that no quorum has."""
 
@@ -211,6 +222,19 @@ def test_stock_hot_standby_follows_a_safekeeper_across_its_restart(run_in):
             (streaming,) = await ask("select status, sender_port from pg_stat_wal_receiver")
             _, port = world.backend.host_port("sk1", SAFEKEEPER_LIBPQ_PORT)
             assert streaming == ("streaming", port)
+
+            async def horizon() -> Lsn:
+                shown = await cluster.pageserver(0).timeline(endpoint.timeline)
+                if shown.standby_horizon_lsn is None:
+                    raise NotYet("the pageserver knows of no standby")
+                return shown.standby_horizon_lsn
+
+            with pytest.raises(NotYet):
+                await horizon()
+            await ask_for_feedback(world, ask)
+            held = await world.eventually(horizon, what="its feedback reaches the pageserver")
+            ((replayed,),) = await ask("select pg_last_wal_replay_lsn()")
+            assert held <= Lsn.parse(replayed)
 
             await cluster.safekeeper(1).stop()
             await endpoint.sql("insert into t select generate_series(2001, 3000)")

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from harness.bug import Bug, Replacement, Standing
+from harness.bug import Bug, Replacement
 from storage.lsn import Lsn
 from storage.pageserver import leasing, read_view
+from storage.pageserver.gc import Collector
 from storage.pageserver.page_protocol import LATEST_LSN
 from storage.pageserver.read_view import ReadPoint
+from storage.pageserver.retention import Reason
+from storage.pageserver.standbys import Standbys
 from storage.pageserver.timeline import Timeline
 
 FAMILY = "readonly/lease"
-LATER = Standing.WAITING
 
 _view_lsn = read_view.view_lsn
 
@@ -25,6 +27,16 @@ def _newest_is_where_the_hint_points(timeline: Timeline, point: ReadPoint) -> Ls
     return _view_lsn(timeline, point)
 
 
+def _forget_after_each_pass(
+    collector: Collector, limits: dict[Reason, Lsn | None], now_s: float
+) -> None:
+    timeline = collector._timeline
+    horizon = timeline.standbys.horizon(now_s)
+    if horizon is not None:
+        limits[Reason.STANDBY] = horizon
+    timeline.standbys = Standbys(timeline.environment.options.lease_length_s)
+
+
 BUGS = (
     Bug(
         "lease-granted-below-cutoff", FAMILY, "medium", ("O6",),
@@ -33,10 +45,10 @@ BUGS = (
         applies="a replica starts, or renews its lease, where garbage collection has been",
     ),
     Bug(
-        "standby-horizon-forgotten", FAMILY, "hard", ("O6",),
+        "standby-horizon-forgotten", FAMILY, "hard", ("O6", "O13"),
         "issues #8801, #12168; PR #8802 (repro); mechanism 478cc37a70",
-        standing=LATER,
-        reason="comes with the complete pageserver: replicas that report their position",
+        replacements=(Replacement(Collector, "_add_standbys", _forget_after_each_pass),),
+        applies="a standby lags while garbage collection passes more often than it reports",
     ),
     Bug(
         "latest-read-uses-hint-lsn", FAMILY, "easy", ("O13",), "540973eac4; issue #567",

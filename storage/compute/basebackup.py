@@ -45,9 +45,10 @@ class BaseState:
 
 
 async def fetch_base(
-    pages: PageClient, options: PageServiceOptions, lsn: Lsn, entropy: random.Random
+    pages: PageClient, options: PageServiceOptions, lsn: Lsn | None, entropy: random.Random
 ) -> BaseState:
-    """The state at ``lsn``, from whichever pageserver ``pages`` reads from; retried for ever.
+    """The state at ``lsn`` (``None``: the newest there is), from whichever pageserver ``pages``
+    reads from; retried for ever.
 
     Raises ``SeawallError`` when the pageserver says that it can never answer.
     """
@@ -55,9 +56,10 @@ async def fetch_base(
     while True:
         try:
             async with asyncio.timeout(ATTEMPT_TIMEOUT_S):
-                return read_signal(await _download(pages.address, options, lsn), lsn)
+                tar = await _download(pages.address, options, lsn)
+                return read_signal(tar, INVALID_LSN if lsn is None else lsn)
         except ServerError as error:
-            if error.sqlstate.startswith("22"):
+            if lsn is not None and error.sqlstate.startswith("22"):
                 raise
             logger.info("no base at %s from %s yet: %s", lsn, pages.address, error)
         except (OSError, EOFError, ProtocolError) as error:
@@ -80,12 +82,12 @@ async def fetch_blocks(pages: PageClient, lsn: Lsn, entropy: random.Random) -> i
         delay_s = min(2 * delay_s, RETRY_MAX_S)
 
 
-async def _download(address: str, options: PageServiceOptions, lsn: Lsn) -> bytes:
+async def _download(address: str, options: PageServiceOptions, lsn: Lsn | None) -> bytes:
     host, port = host_and_port(address)
     client = await connect(host, port, options=ConnectOptions(timeout_s=ATTEMPT_TIMEOUT_S))
     try:
         tenant_id, timeline_id = options.timeline
-        chunks = client.copy_out(f"basebackup {tenant_id} {timeline_id} {lsn}")
+        chunks = client.copy_out(f"basebackup {tenant_id} {timeline_id} {lsn or ''}")
         return b"".join([chunk async for chunk in chunks])
     finally:
         await client.close()

@@ -84,6 +84,28 @@ class ReadonlyOptions:
         return cls(pages=_pages(options, cls), **_own(options, cls))
 
 
+@dataclass(frozen=True, slots=True)
+class StandbyOptions:
+    """Options of ``standby``, which follows the WAL of ``safekeepers``.
+
+    ``hot_standby_feedback``: whether what it reads is to be kept, said every ``status_s`` seconds.
+    ``silence_s``: how long a safekeeper may be silent before another one is tried.
+    """
+
+    pages: PageServiceOptions
+    safekeepers: tuple[str, ...]
+    pg_version: int
+    wal_segment_size: int
+    hot_standby_feedback: bool = True
+    status_s: float = 1.0
+    silence_s: float = 10.0
+
+    @classmethod
+    def parse(cls, options: Mapping[str, Any]) -> Self:
+        """From a node's options; ``BadRequest`` names what is unknown, missing or malformed."""
+        return cls(pages=_pages(options, cls), **_own(options, cls))
+
+
 def _pages(options: Mapping[str, Any], role: type) -> PageServiceOptions:
     names = {field.name for field in dataclasses.fields(PageServiceOptions)}
     known = names | {field.name for field in dataclasses.fields(role)} - {"pages"}

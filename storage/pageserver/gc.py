@@ -115,10 +115,21 @@ class Collector:
             Reason.HORIZON: horizon_of(timeline.last_record_lsn, options),
             Reason.PITR: self._pitr_limit(options),
         }
-        lease = timeline.leases.oldest(asyncio.get_running_loop().time())
+        now_s = asyncio.get_running_loop().time()
+        lease = timeline.leases.oldest(now_s)
         if lease is not None:
             limits[Reason.LEASE] = lease
+        self._add_standbys(limits, now_s)
         return limits
+
+    def _add_standbys(self, limits: dict[Reason, Lsn | None], now_s: float) -> None:
+        """What hot standbys read; while it is not known, nothing may go."""
+        standbys = self._timeline.standbys
+        horizon = standbys.horizon(now_s)
+        if not standbys.is_known(now_s):
+            limits[Reason.STANDBY] = None
+        elif horizon is not None:
+            limits[Reason.STANDBY] = horizon
 
     def _pitr_limit(self, options: RetentionOptions) -> Lsn | None:
         """Up to where all is older than the interval, as far as is known."""

@@ -139,6 +139,7 @@ class _Handlers:
     def _describe(self, timeline: Timeline) -> dict[str, Any]:
         tenant = self._tenants.get(timeline.ident.tenant_id)
         ancestor = timeline.ancestor
+        horizon = timeline.standbys.horizon(asyncio.get_running_loop().time())
         receiver = tenant.receivers.get(timeline.ident.timeline_id)
         return {
             "timeline_id": timeline.ident.timeline_id,
@@ -151,6 +152,7 @@ class _Handlers:
             "remote_consistent_lsn": str(timeline.remote_consistent.value),
             "initdb_lsn": str(timeline.initdb_lsn),
             "latest_gc_cutoff_lsn": str(timeline.gc_cutoff.lsn),
+            "standby_horizon_lsn": None if horizon is None else str(horizon),
             "ancestor_timeline_id": None if ancestor is None else ancestor.ident.timeline_id,
             "ancestor_lsn": None if ancestor is None else str(timeline.ancestor_lsn),
             "layers": len(timeline.layers),

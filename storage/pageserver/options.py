@@ -32,7 +32,8 @@ class PageserverOptions:
     ``callmemaybe_memory_s``: how long a safekeeper's call counts as an offer of WAL.
     ``gc_period_s``: pause between passes of the garbage collection (0: only on request), which
     keeps ``gc_horizon`` bytes of WAL and ``pitr_interval_s`` of time. ``lease_length_s``: how long
-    a lease holds, and how long after loading nothing is collected, so that it is renewed first.
+    a lease holds, or the word of a standby's safekeeper, and how long after loading nothing is
+    collected, so that they are renewed first.
     ``disk_budget``: layer files on disk beyond so many bytes go when the object store has them
     (0: no limit). ``scrub_period_s``: how often leftovers of earlier attachments are looked for.
     """

@@ -88,6 +88,7 @@ class Tenant:
         for index in ancestors_first(indexes):
             timeline = await self._load_timeline(index, loaded)
             timeline.leases.settled_at_s = settled_at_s
+            timeline.standbys.deaf()
             loaded[index.timeline_id] = timeline
         self.timelines = loaded
         self.dead = {index.timeline_id: index for index in dead}
@@ -147,6 +148,8 @@ class Tenant:
         self.receivers[timeline.ident.timeline_id] = receiver
         collector = self.collectors[timeline.ident.timeline_id] = Collector(timeline)
         compactor = self.compactors[timeline.ident.timeline_id] = Compactor(timeline)
+        finds_wal = environment.options.discovery is Discovery.BROKER
+        follower = BrokerDiscovery(environment, timeline, receiver if finds_wal else None)
         timeline.state.set(State.ACTIVE)
         work = [
             (TaskKind.LAYER_FLUSH, Flusher(timeline).run()),
@@ -154,10 +157,8 @@ class Tenant:
             (TaskKind.COMPACTION, compactor.run()),
             (TaskKind.GC, collector.run()),
             (TaskKind.WAL_RECEIVER, receiver.run()),
+            (TaskKind.BROKER_SUBSCRIBER, follower.run()),
         ]
-        if environment.options.discovery is Discovery.BROKER:
-            follower = BrokerDiscovery(environment, timeline.ident, receiver)
-            work.append((TaskKind.BROKER_SUBSCRIBER, follower.run()))
         for kind, coroutine in work:
             environment.registry.spawn(
                 kind,

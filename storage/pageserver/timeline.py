@@ -30,6 +30,7 @@ from storage.pageserver.layer_name import LayerName
 from storage.pageserver.leases import Leases
 from storage.pageserver.memory_layer import MemoryLayer, Version
 from storage.pageserver.modification import Modification
+from storage.pageserver.standbys import Standbys
 from storage.pageserver.states import Broken, State, StateCell
 from storage.pageserver.uploader import Uploader
 from storage.pageserver.values import Value
@@ -64,6 +65,7 @@ class Timeline:
         self.durable_cutoff = Watermark("durable gc cutoff", index.latest_gc_cutoff_lsn)
         self.branch_points = BranchPoints()
         self.leases = Leases(asyncio.get_running_loop().time())
+        self.standbys = Standbys(environment.options.lease_length_s)
         self.times = WalTimes(index.times)
         self.layers_changing = asyncio.Lock()
         self.deleting = False

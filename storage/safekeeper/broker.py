@@ -1,8 +1,9 @@
 """Tells the broker how far this safekeeper is, and hears from it how far its peers are.
 
-Active timelines are published again and again; an idle one once more when something changed, or
-when a peer turns out to know less, because otherwise that peer would never become idle. The
-broker may be absent for any time: then others find less, and nothing else happens.
+Active timelines, and those that a standby reads, are published again and again; an idle one once
+more when something changed, or when a peer turns out to know less, because otherwise that peer
+would never become idle. The broker may be absent for any time: then others find less, and nothing
+else happens.
 """
 
 from __future__ import annotations
@@ -113,7 +114,9 @@ class BrokerStatus:
         return [
             (timeline.id, status)
             for timeline, status in found
-            if timeline.active or self._published.get(timeline.id) != status
+            if timeline.active
+            or timeline.connections.standby_horizon()
+            or self._published.get(timeline.id) != status
         ]
 
     def _status(self, timeline: Timeline) -> dict[str, str | int]:
@@ -130,6 +133,7 @@ class BrokerStatus:
             "remote_consistent_lsn": str(acceptor.remote_consistent_lsn),
             "peer_horizon_lsn": str(acceptor.peer_horizon_lsn),
             "active": timeline.active,
+            "standby_horizon": str(timeline.connections.standby_horizon()),
             "local_start_lsn": str(acceptor.local_start_lsn),
         }
 

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from storage.consensus.messages import AcceptorMessage
+from storage.lsn import INVALID_LSN, Lsn
 
 
 class Pusher(Protocol):
@@ -30,6 +31,11 @@ class Reader(Protocol):
     @property
     def name(self) -> str:
         """Who it is."""
+        ...
+
+    @property
+    def standby_horizon(self) -> Lsn | None:
+        """The oldest LSN that a hot standby reads at; ``None`` for any other reader."""
         ...
 
     def tick(self) -> None:
@@ -89,6 +95,15 @@ class Connections:
     def has_reader(self, name: str) -> bool:
         """Whether a client of this name streams WAL from here now."""
         return any(reader.name == name for reader in self._readers.values())
+
+    def standby_horizon(self) -> Lsn:
+        """The oldest LSN that a hot standby connected here reads at; 0: there is none."""
+        horizons = [reader.standby_horizon for reader in self._readers.values()]
+        return min([lsn for lsn in horizons if lsn is not None], default=INVALID_LSN)
+
+    def standby_appeared(self) -> None:
+        """A reader turned out to be a standby, which others should hear of."""
+        self._changed()
 
     def readers(self) -> list[dict[str, str | int | bool | None]]:
         """Who streams now."""

@@ -22,7 +22,7 @@ from storage.tasks import TaskKind, TaskRegistry
 from storage.wire.copying import CopyStream
 from storage.wire.errors import CopyFailed
 from storage.wire.replication import (
-    StandbyStatus,
+    HotStandbyFeedback,
     keepalive,
     parse_from_standby,
     xlog_data_header,
@@ -44,13 +44,19 @@ class StreamRequest:
 
 
 class WalSender:
-    """One reader's stream. ``remote_consistent_lsn`` is what this very reader told last."""
+    """One reader's stream. ``remote_consistent_lsn`` is what this very reader told last.
+
+    A reader that sends hot standby feedback reads pages where it has replayed to; without it
+    (``hot_standby_feedback`` is off there) nobody keeps them for it.
+    """
 
     def __init__(self, timeline: Timeline, request: StreamRequest, stream: CopyStream) -> None:
         self.request = request
         self.position = request.start_lsn
         self.is_pageserver = False
         self.remote_consistent_lsn = INVALID_LSN
+        self._applied_lsn = INVALID_LSN
+        self._is_standby = False
         self._timeline = timeline
         self._stream = stream
         self._bytes_max = timeline.options.send_bytes_max
@@ -158,10 +164,25 @@ class WalSender:
             if self._has_all():
                 self._progress.set()
             return
-        status = parse_from_standby(data)
-        if isinstance(status, StandbyStatus) and status.reply_requested:
+        message = parse_from_standby(data)
+        if isinstance(message, HotStandbyFeedback):
+            self._take_standby(message)
+            return
+        self._applied_lsn = message.apply_lsn
+        if message.reply_requested:
             self._beat_due = True
             self._progress.set()
+
+    def _take_standby(self, feedback: HotStandbyFeedback) -> None:
+        appeared = feedback.asks and not self._is_standby
+        self._is_standby = feedback.asks
+        if appeared:
+            self._timeline.connections.standby_appeared()
+
+    @property
+    def standby_horizon(self) -> Lsn | None:
+        """Where a hot standby that asks for it has replayed to; ``None`` for any other reader."""
+        return self._applied_lsn if self._is_standby and self._applied_lsn else None
 
     @property
     def name(self) -> str:
@@ -176,6 +197,7 @@ class WalSender:
             "position": str(self.position),
             "is_pageserver": self.is_pageserver,
             "remote_consistent_lsn": str(self.remote_consistent_lsn),
+            "standby_horizon": None if self.standby_horizon is None else str(self.standby_horizon),
         }
 
     def tick(self) -> None:

@@ -29,5 +29,6 @@ def describe(timeline: Timeline) -> dict[str, Any]:
         ],
         "active": timeline.active,
         "proposers": timeline.connections.pushers,
+        "standby_horizon": str(timeline.connections.standby_horizon()),
         "readers": timeline.connections.readers(),
     }

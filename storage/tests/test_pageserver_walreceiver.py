@@ -176,7 +176,12 @@ class Stage:
 
     async def publish(self, safekeeper: ScriptedSafekeeper) -> None:
         commit_lsn = str(safekeeper.commit_lsn)
-        status = {"pg_addr": safekeeper.address, "commit_lsn": commit_lsn, "active": True}
+        status = {
+            "pg_addr": safekeeper.address,
+            "commit_lsn": commit_lsn,
+            "active": True,
+            "standby_horizon": "0/0",
+        }
         key = f"seawall/timeline/{IDENT.tenant_id}/{IDENT.timeline_id}/safekeeper/{safekeeper.name}"
         await self.rig.broker.admin().publish(key, json.dumps(status).encode(), ttl_s=1000.0)
 

@@ -52,6 +52,7 @@ def test_active_timelines_are_published_and_idle_ones_vanish():
             "remote_consistent_lsn": "0/1000000",
             "peer_horizon_lsn": status["peer_horizon_lsn"],
             "active": True,
+            "standby_horizon": "0/0",
             "local_start_lsn": "0/1000000",
         }
         told = {**status, "remote_consistent_lsn": str(end)}

@@ -55,13 +55,18 @@ class StandbyStatus:
 
 @dataclass(frozen=True, slots=True)
 class HotStandbyFeedback:
-    """Oldest transactions that a hot standby still needs."""
+    """Oldest transactions that a hot standby still needs; both 0 when it asks for nothing."""
 
     sent_at_us: int
     xmin: int
     xmin_epoch: int
     catalog_xmin: int
     catalog_xmin_epoch: int
+
+    @property
+    def asks(self) -> bool:
+        """Whether anything is to be kept (``hot_standby_feedback`` is on)."""
+        return self.xmin != 0 or self.catalog_xmin != 0
 
 
 def xlog_data_header(start_lsn: int, end_lsn: int, sent_at_us: int) -> bytes:
@@ -83,6 +88,18 @@ def standby_status(status: StandbyStatus) -> bytes:
         status.apply_lsn,
         status.sent_at_us,
         b"\1" if status.reply_requested else b"\0",
+    )
+
+
+def hot_standby_feedback(feedback: HotStandbyFeedback) -> bytes:
+    """A hot standby feedback message."""
+    return _FEEDBACK.pack(
+        b"h",
+        feedback.sent_at_us,
+        feedback.xmin,
+        feedback.xmin_epoch,
+        feedback.catalog_xmin,
+        feedback.catalog_xmin_epoch,
     )
 
 
