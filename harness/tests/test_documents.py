@@ -20,7 +20,12 @@ from harness.world import World
 from real.postgres.node import PostgresOptions
 from sim.runner import SimRunner
 from storage.compute import commands
-from storage.compute.options import PageServiceOptions, ReadonlyOptions, WalgenOptions
+from storage.compute.options import (
+    PageServiceOptions,
+    ReadonlyOptions,
+    StandbyOptions,
+    WalgenOptions,
+)
 from storage.http.client import call
 from storage.pageserver.options import PageserverOptions
 from storage.pageserver.page_service import PageService
@@ -76,7 +81,10 @@ def sources() -> Iterator[tuple[Path, str]]:
     [
         ("safekeeper", fields(SafekeeperOptions)),
         ("pageserver", fields(PageserverOptions)),
-        ("walgen, readonly", fields(WalgenOptions, ReadonlyOptions, PageServiceOptions)),
+        (
+            "walgen, readonly, standby",
+            fields(WalgenOptions, ReadonlyOptions, StandbyOptions, PageServiceOptions),
+        ),
         ("walproposer", fields(SidecarOptions)),
         ("postgres", fields(PostgresOptions)),
     ],

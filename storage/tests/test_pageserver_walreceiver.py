@@ -11,6 +11,7 @@ import pytest
 from storage.errors import BadRequest, ProtocolError
 from storage.lsn import INVALID_LSN, Lsn
 from storage.pageserver.candidates import Candidates
+from storage.pageserver.discovery import status_prefix
 from storage.pageserver.feedback import PageserverFeedback
 from storage.pageserver.options import PageserverOptions
 from storage.pageserver.states import Broken, State
@@ -176,13 +177,9 @@ class Stage:
 
     async def publish(self, safekeeper: ScriptedSafekeeper) -> None:
         commit_lsn = str(safekeeper.commit_lsn)
-        status = {
-            "pg_addr": safekeeper.address,
-            "commit_lsn": commit_lsn,
-            "active": True,
-            "standby_horizon": "0/0",
-        }
-        key = f"seawall/timeline/{IDENT.tenant_id}/{IDENT.timeline_id}/safekeeper/{safekeeper.name}"
+        status = {"pg_addr": safekeeper.address, "commit_lsn": commit_lsn}
+        status |= {"active": True, "standby_horizon": "0/0"}
+        key = status_prefix(IDENT) + safekeeper.name
         await self.rig.broker.admin().publish(key, json.dumps(status).encode(), ttl_s=1000.0)
 
 
