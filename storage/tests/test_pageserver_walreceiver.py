@@ -30,8 +30,6 @@ from storage.tests.pageserver_world import (
 )
 from storage.tests.scripted_safekeeper import ScriptedSafekeeper
 
-# The pure decision.
-
 
 def made() -> Candidates:
     return Candidates(PageserverOptions(node_id=1), random.Random(1))
@@ -176,11 +174,10 @@ class Stage:
         return self.history.end
 
     async def publish(self, safekeeper: ScriptedSafekeeper) -> None:
-        commit_lsn = str(safekeeper.commit_lsn)
-        status = {"pg_addr": safekeeper.address, "commit_lsn": commit_lsn}
-        status |= {"active": True, "standby_horizon": "0/0"}
+        said = {"active": True, "standby_horizon": "0/0", "pg_addr": safekeeper.address}
+        status = json.dumps({**said, "commit_lsn": str(safekeeper.commit_lsn)})
         key = status_prefix(IDENT) + safekeeper.name
-        await self.rig.broker.admin().publish(key, json.dumps(status).encode(), ttl_s=1000.0)
+        await self.rig.broker.admin().publish(key, status.encode(), ttl_s=1000.0)
 
 
 def test_wal_is_followed_and_positions_are_reported() -> None:
