@@ -53,6 +53,7 @@ _BY_CHECKER: Mapping[str, str] = {
     "bucket": "O7",
     "reattachment": "O8",
     "admin_persists": "O9",
+    "attachments": "O9",
     "nothing_leaked": "O11",
     "tasks_heed": "O11",
     "stop": "O11",
@@ -70,7 +71,7 @@ _BY_WORDS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "quorum_order": (("is elected", "O5"), ("", "O1")),
     "consensus_messages": (("votes in term|two leaders|leads in|is at term", "O5"), ("", "O1")),
     "safekeeper_logs": (
-        ("after its restart|its log is of terms|of a log of terms", "O2"),
+        ("after its restart|wrote no further|its log is of terms|of a log of terms", "O2"),
         ("when it gave its vote", "O3"),
         ("", "O1"),
     ),

@@ -119,8 +119,9 @@ async def test_last_answer_counts(world: World) -> None:
 
     home = chance.choice(cluster.pageservers)
     await settle(cluster, home, tenant_id)
-    for pageserver in cluster.pageservers:
-        await pageserver.restart()
+    if chance.random() < 0.5:  # A restart reads everything anew, and so may hide what is amiss.
+        for pageserver in cluster.pageservers:
+            await pageserver.restart()
     for endpoint in (root, branch):
         await endpoint.move(home)
         await cluster.caught_up(home, endpoint.timeline)

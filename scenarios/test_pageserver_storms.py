@@ -99,7 +99,7 @@ class Storms:
 
     async def _strike(self) -> None:
         """The end of a pageserver, or of an attachment; the next home may be another one."""
-        match self.chance.randrange(5):
+        match self.chance.randrange(7):
             case 0:
                 await self.home.restart()
             case 1 | 2:
@@ -109,6 +109,9 @@ class Storms:
                 await self.home.kill()
                 await self.home.wipe()
                 await self.home.start()
+            case 4 | 5:
+                with suppress(*ASKING):
+                    await self.home.detach(self._tenant_id)
             case _:
                 self.home = next(each for each in self.cluster.pageservers if each is not self.home)
 

@@ -164,6 +164,16 @@ ORACLES = (
         only="in real only the hub, another process, sees what travels",
     ),
     Oracle(
+        "attachments",
+        "a pageserver becomes a tenant's newest attachment only because it was asked to since the "
+        "one before did, or because it was it",
+        When.ONLINE,
+        "O9",
+        "looks at whose a tenant is",
+        worlds=("sim",),
+        only="in real the bucket cannot be read at one moment",
+    ),
+    Oracle(
         "safekeeper_logs",
         "what leaders call committed a quorum of their own term has, and it is one log, term by "
         "term; safekeepers believe in no other; no log grows from a vote on until it is extended; "

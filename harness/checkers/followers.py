@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from harness.backend import Ability, Sink
+from harness.checkers.attachments import Attachments
 from harness.checkers.bucket_watch import BucketWatch
 from harness.checkers.commit_order import CommitOrder
 from harness.checkers.consensus_messages import CHECKER as CONSENSUS_MESSAGES
@@ -53,7 +54,8 @@ def count_quorums(world: World) -> None:
     sizes = {cluster.topology.safekeepers for cluster in world.clusters}
     if is_live(world) and len(world.clusters) == 1:
         quorum = sizes.pop() // 2 + 1
-        world.watch.add(of_events={"quorum_order": QuorumOrder(quorum)})
+        attachments = Attachments(world.backend.admin_objects(), world.clusters[0].admin.requests)
+        world.watch.add(of_events={"quorum_order": QuorumOrder(quorum), "attachments": attachments})
         if Ability.TAPS in world.backend.abilities:
             _read_messages(world, quorum)
     elif len(sizes) > 1:

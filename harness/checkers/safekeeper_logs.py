@@ -3,8 +3,8 @@
 * A leader calls committed what a quorum of its own term has flushed, from its term's start on, or
   what a voter told it; and whoever calls an LSN committed means the same log, term by term.
 * A safekeeper believes in a commit only if the log that it adopted is the committed one.
-* From a vote on its log does not grow until somebody extends it; and a restart finds nothing
-  beyond what was sent to it since the log was last cut.
+* From a vote on its log does not grow until somebody extends it; no log has more of a term than
+  its leader wrote, and a restart finds nothing beyond what was sent since the log was cut.
 * A reader that is no proposer is sent nothing that nobody has called committed.
 
 Bytes are judged as they are sent. Of a disk that was wiped or damaged, and of a log that was copied
@@ -55,9 +55,11 @@ class Log:
 
 @dataclass(slots=True)
 class Leadership:
-    """One term: where it starts, what its voters had committed, and who has flushed what of it."""
+    """One term: where it starts and up to where its leader sent WAL, what its voters had committed,
+    and who has flushed what of it."""
 
     start_lsn: int = 0
+    end_lsn: int = 0
     told_lsn: int = 0
     flushed: dict[str, int] = field(default_factory=dict)
 
@@ -142,6 +144,15 @@ class SafekeeperLogs:
         """Note what a vote tells of a log."""
         log = self._log(safekeeper, timeline)
         self._told_lsn[timeline] = max(self._told_lsn.get(timeline, 0), vote.commit_lsn)
+        written = self._terms.get((timeline, vote.log_term))
+        if written is not None and written.start_lsn and safekeeper not in self._damaged:
+            end_lsn = max(written.start_lsn, written.end_lsn)
+            if vote.flush_lsn > end_lsn:
+                raise _failure(
+                    timeline,
+                    f"{safekeeper} votes with a log up to {Lsn(vote.flush_lsn)} of term "
+                    f"{vote.log_term}, whose leader wrote no further than {Lsn(end_lsn)}",
+                )
         if vote.given:
             log.vote_end = vote.flush_lsn
             term = self._term(timeline, vote.term)
@@ -160,6 +171,7 @@ class SafekeeperLogs:
         log = self._log(safekeeper, timeline)
         log.sent[append.term] = max(append.end_lsn, log.sent.get(append.term, 0))
         term, lsn = self._term(timeline, append.term), append.commit_lsn
+        term.end_lsn = max(term.end_lsn, append.end_lsn)
         self._told_lsn[timeline] = max(self._told_lsn.get(timeline, 0), lsn)
         if lsn <= term.told_lsn:
             return

@@ -26,8 +26,10 @@ class Story:
         self.logs = SafekeeperLogs(2)
         self._told: dict[tuple[str, int], Elected] = {}
 
-    def vote(self, who: str, term: int, *, flush: int = 100, commit: int = 0) -> Story:
-        self.logs.voted(who, NAMED, Voted(term, True, flush, 0, commit))
+    def vote(
+        self, who: str, term: int, *, flush: int = 100, log_term: int = 0, commit: int = 0
+    ) -> Story:
+        self.logs.voted(who, NAMED, Voted(term, True, flush, log_term, commit))
         return self
 
     def elect(self, whom: str, term: int, start: int = 100, *before: tuple[int, int]) -> Story:
@@ -123,6 +125,7 @@ GOOD: dict[str, Callable[[], object]] = {
     "a restart finds a tail that was to be cut": lambda: (
         parted().elect("a", 3, 100, BASE).restart("a").lsn("a", "flush_lsn", 200)
     ),
+    "a vote with all that a leader wrote": lambda: parted().vote("b", 4, flush=150, log_term=3),
     "a reader is sent what is committed": lambda: parted().read("b", 150),
 }
 
@@ -147,6 +150,9 @@ BAD: dict[str, Callable[[], object]] = {
     ),
     r"a finds 0/C8 after its restart; .* nothing beyond 0/64": lambda: (
         parted().lead("a", 3, 100, BASE).restart("a").lsn("a", "flush_lsn", 200)
+    ),
+    r"a votes with a log up to 0/C8 of term 3, whose leader wrote no further than 0/96": lambda: (
+        parted().vote("a", 4, flush=200, log_term=3)
     ),
     r"b serves a reader WAL up to 0/97; nobody has called more than 0/96": lambda: (
         parted().read("b", 151)
