@@ -48,6 +48,20 @@ def test_a_record_that_arrives_during_a_flush_is_answered_for_by_the_next_one():
     run_cluster(story)
 
 
+def test_whoever_ends_in_order_tells_the_last_commit_first():
+    async def story(cluster: Cluster):
+        proposer = cluster.proposer(commit_announce_delay_s=1000.0, heartbeat_s=1000.0)
+        writer = Writer(proposer, (await proposer.elect()).start_lsn)
+        end = await writer.commit(b"the last")
+        await proposer.close()
+        states = [await cluster.status(name) for name in cluster.names]
+        told = [state for state in states if state["flush_lsn"] == str(end)]
+        assert len(told) >= 2
+        assert [state["commit_lsn"] for state in told] == [str(end)] * len(told)
+
+    run_cluster(story, broker_publish_s=1000.0)
+
+
 def test_a_second_proposer_recovers_the_tail_and_deposes_the_first():
     async def story(cluster: Cluster):
         first = cluster.proposer(1)

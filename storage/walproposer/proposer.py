@@ -168,7 +168,11 @@ class WalProposer:
         await waiter
 
     async def close(self) -> None:
-        """Hang up on everybody; waiters get ``ProposerClosed``. Closing twice is harmless."""
+        """Hang up on everybody; waiters get ``ProposerClosed``. Closing twice is harmless.
+
+        Who has not heard of the last commit is told first: after an orderly stop nobody else would.
+        """
+        self._announce_to_those_below(self.campaign.commit_lsn)
         self._fail(ProposerClosed("the proposer is closed"))
         await self._stop_links()
         if self._ticker is not None:
@@ -317,12 +321,15 @@ class WalProposer:
     def _announce(self, lsn: Lsn) -> None:
         """Tell ``lsn`` to those who have not heard of it by way of newer WAL."""
         self._announcement = None
-        for name, link in self._links.items():
-            if self.campaign.peers[name].announced_lsn < lsn:
-                link.announce()
+        self._announce_to_those_below(lsn)
         if self.campaign.commit_lsn > lsn:
             # A commit that came while this one waited; none may follow to carry it along.
             self._announce_later(self.campaign.commit_lsn)
+
+    def _announce_to_those_below(self, lsn: Lsn) -> None:
+        for name, link in self._links.items():
+            if self.campaign.peers[name].announced_lsn < lsn:
+                link.announce()
 
     async def _tick(self) -> None:
         while True:
