@@ -14,6 +14,7 @@ from typing import Any
 
 from harness.cluster import Cluster
 from harness.endpoint_handle import EndpointHandle
+from harness.nodes import SafekeeperHandle
 from harness.topology import Topology
 from harness.verdict import RunSettings
 from harness.walgen import WalgenCompute
@@ -49,8 +50,12 @@ class Delays:
         return {
             name: percentile(values, 99)
             for name, values in self.seconds.items()
-            if self.blocked not in (name, *_NEEDS.get(name, ()))
+            if name != self.blocked and name not in self.dependants()
         }
+
+    def dependants(self) -> list[str]:
+        """What cannot do without what was blocked."""
+        return [name for name, places in _NEEDS.items() if self.blocked in places]
 
 
 def percentile(values: Sequence[float], percent: float) -> float:
@@ -67,6 +72,18 @@ class Patient:
         self._endpoint = endpoint
         self._key = 0
 
+    @property
+    def safekeeper(self) -> SafekeeperHandle:
+        """The only one."""
+        return self._cluster.safekeeper(0)
+
+    @property
+    def backend(self) -> RealBackend:
+        """Where it runs."""
+        backend = self._cluster.world.backend
+        assert isinstance(backend, RealBackend), "patients are real"
+        return backend
+
     async def delays(self, blocked: str, *, busy: bool = False) -> Delays:
         """Block a place (``""``: none) for ``BLOCK_S`` seconds and measure everything meanwhile."""
         if blocked:
@@ -74,14 +91,15 @@ class Patient:
         started_s = time.perf_counter()
         probes, commits, status = await asyncio.gather(
             operate(NODE, "probe", seconds=MEASURED_S),
-            _repeat(self._commit),
-            _repeat(lambda: self._cluster.safekeeper(0).http("GET", "/status")),
+            _repeat(self.commit),
+            _repeat(lambda: self.safekeeper.http("GET", "/status")),
         )
         rest_s = started_s + BLOCK_S - time.perf_counter()
         await asyncio.sleep(max(0.0, rest_s))
         return Delays(blocked, {**probes, COMMITS: commits, STATUS: status})
 
-    async def _commit(self) -> None:
+    async def commit(self) -> None:
+        """One write, acknowledged."""
         self._key = self._key % 100 + 1
         await self._endpoint.put(self._key, "x" * 100)
 

@@ -10,6 +10,7 @@ from harness.topology import THREE_SAFEKEEPERS
 from harness.world import World
 
 
+@pytest.mark.row("E5.corrupt")
 async def test_damaged_control_file_is_refused_by_name(world: World) -> None:
     """Skipping it silently would forget votes: two leaders of one term. Nothing is served before
     everything is loaded."""

@@ -24,6 +24,8 @@ TIMELINES = {"sim": 50, "real": 20}
 AT_ONCE = 10
 ROUND = "sk-control-files-round"
 NEVER_S = 100_000.0
+BUSY_S = 180.0
+"""Fifty tenants at once take their time on a busy machine."""
 
 
 async def fill_with_idle_timelines(cluster: Cluster) -> None:
@@ -97,6 +99,7 @@ async def restart_all(cluster: Cluster) -> None:
     await asyncio.gather(*(node.start() for node in cluster.nodes))
 
 
+@pytest.mark.row("F1.idle", "F1.spike")
 @pytest.mark.computes("walgen", reason="dozens of instances of PostgreSQL")
 @pytest.mark.parametrize("saves", [True, False], ids=["saved now and then", "not saved"])
 async def test_restart_with_idle_timelines(world: World, saves: bool) -> None:
@@ -104,19 +107,20 @@ async def test_restart_with_idle_timelines(world: World, saves: bool) -> None:
     options = {"control_file_save_s": 0.5 if saves else NEVER_S}
     cluster = await world.start(Topology(safekeeper_options=options))
     await fill_with_idle_timelines(cluster)
-    await world.eventually(lambda: check_idle(cluster), within_s=60.0)
+    await world.eventually(lambda: check_idle(cluster), within_s=BUSY_S)
     if saves:
         await save_rounds(cluster, 2)
     before = streams(world)
     await restart_all(cluster)
 
     probe = cluster.endpoints["compute0"]
-    await when_ready(world, lambda: cluster.pageserver(0).timeline(probe.timeline))
+    home = cluster.pageserver(0)
+    await when_ready(world, lambda: home.timeline(probe.timeline), within_s=BUSY_S)
     await probe.start()
     timelines = len(cluster.timelines)
     await probe.put(timelines, "b")
-    await cluster.caught_up(cluster.pageserver(0), probe.timeline)
-    await world.eventually(lambda: check_idle(cluster, but=probe.timeline), within_s=60.0)
+    await cluster.caught_up(home, probe.timeline)
+    await world.eventually(lambda: check_idle(cluster, but=probe.timeline), within_s=BUSY_S)
     connected = streams(world) - before
     world.backend.note("figure", {"streams_after_restart": connected, "timelines": timelines})
     if saves:

@@ -110,7 +110,7 @@ async def exchange(data: bytes) -> tuple[int, dict[str, Any]]:
     return int(head.split()[1]), dict(json.loads(body))
 
 
-@pytest.mark.row("P5.openapi", "B1.registered")
+@pytest.mark.row("P5.openapi", "B1.registered", "E1.named")
 async def test_openapi_and_tasks_describe_the_node(world: World) -> None:
     """The description is made of the very routes; every task says where it runs and for whom."""
     cluster = await world.start(Topology())
@@ -133,6 +133,7 @@ async def test_openapi_and_tasks_describe_the_node(world: World) -> None:
     assert {"publish", "peers", "heartbeat", "control files", "wal flusher"} <= {*critical}
 
 
+@pytest.mark.row("E3.endpoint")
 async def test_metrics_tell_what_the_status_tells(world: World) -> None:
     """One endpoint in both worlds; counters never go back."""
     cluster = await world.start(Topology())

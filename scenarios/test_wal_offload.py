@@ -44,6 +44,7 @@ async def nobody_offloads(cluster: Cluster) -> None:
             raise NotYet(f"{safekeeper.name} has a task that offloads")
 
 
+@pytest.mark.row("G1.whole", "G1.need")
 async def test_whole_segments_are_offloaded_and_no_more(world: World) -> None:
     """The end of the offloaded WAL is a segment's, and never beyond what is committed."""
     cluster, endpoint = await start(world)
@@ -58,6 +59,7 @@ async def test_whole_segments_are_offloaded_and_no_more(world: World) -> None:
     await world.eventually(lambda: nobody_offloads(cluster), within_s=5.0)
 
 
+@pytest.mark.row("G1.need")
 async def test_nothing_is_offloaded_before_a_segment_is_whole(world: World) -> None:
     """A timeline with half a segment costs neither a task, nor an election, nor a request."""
     cluster, endpoint = await start(world)
@@ -70,6 +72,7 @@ async def test_nothing_is_offloaded_before_a_segment_is_whole(world: World) -> N
         assert not [t for t in await safekeeper.tasks() if t["kind"] == "wal_backup"]
 
 
+@pytest.mark.row("G1.failover")
 @pytest.mark.parametrize("where", [BEFORE_PUT, AFTER_PUT])
 async def test_offloader_dies_with_a_segment_half_done(world: World, where: str) -> None:
     """Before or after the object is there, but not the manifest: the next one leaves no gap."""
@@ -85,6 +88,7 @@ async def test_offloader_dies_with_a_segment_half_done(world: World, where: str)
     await backed_up(cluster, endpoint.timeline, end_lsn)
 
 
+@pytest.mark.row("G1.failover")
 async def test_reply_to_the_put_is_lost(world: World) -> None:
     """The object is stored, the offloader does not learn of it, and must not be stopped by it."""
     cluster, endpoint = await start(world)
@@ -96,6 +100,7 @@ async def test_reply_to_the_put_is_lost(world: World) -> None:
     assert sum(fired) >= 2, f"nobody lost a reply: {fired}"
 
 
+@pytest.mark.row("G1.outage")
 async def test_object_store_outage_is_survived(world: World) -> None:
     """Commits do not need S3; when it is back everything is offloaded, and WAL was kept so long."""
     cluster, endpoint = await start(world)
@@ -107,6 +112,7 @@ async def test_object_store_outage_is_survived(world: World) -> None:
     await backed_up(cluster, endpoint.timeline, end_lsn)
 
 
+@pytest.mark.row("G1.election")
 async def test_frozen_offloader_is_replaced_and_fenced_off(world: World) -> None:
     """Two believe that they lead: one froze before its upload and wakes up after the election."""
     cluster, endpoint = await start(world)
@@ -132,6 +138,7 @@ async def test_frozen_offloader_is_replaced_and_fenced_off(world: World) -> None
     assert len(set(tokens)) == len(tokens), f"a fencing token was given twice: {tokens}"
 
 
+@pytest.mark.row("G1.election")
 async def test_broker_outage_ends_the_lease_and_the_offload_comes_back(world: World) -> None:
     """Without the broker nobody can be elected; the offload waits, and nothing else does."""
     cluster, endpoint = await start(world)

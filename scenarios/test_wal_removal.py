@@ -86,6 +86,7 @@ async def test_wal_goes_and_can_be_read_back(world: World) -> None:
         assert await each.digest(endpoint.timeline, begin_lsn, middle_lsn) == before
 
 
+@pytest.mark.row("H1.pageserver")
 async def test_wal_stays_for_a_pageserver_that_lags(world: World) -> None:
     """The pageserver is away and has uploaded nothing of what came since."""
     cluster = await world.start(topology())
@@ -97,6 +98,7 @@ async def test_wal_stays_for_a_pageserver_that_lags(world: World) -> None:
     await removed(cluster, endpoint.timeline, backup_lsn, within_s=90.0)
 
 
+@pytest.mark.row("H1.peers")
 async def test_wal_stays_for_a_peer_that_is_away(world: World) -> None:
     """One safekeeper is dead: the others keep what it will ask for."""
     cluster = await world.start(topology())
@@ -114,6 +116,7 @@ async def test_wal_stays_for_a_peer_that_is_away(world: World) -> None:
     await removed(cluster, endpoint.timeline, backup_lsn)
 
 
+@pytest.mark.row("H1.backup")
 async def test_wal_stays_until_it_is_in_s3(world: World) -> None:
     """Nobody offloads; then backup_lsn is bumped by hand, as if somebody had."""
     cluster = await world.start(topology(backup_lease_s=0))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
@@ -64,6 +65,7 @@ async def ended(backend: RealBackend) -> str:
     return backend.died(NODE) or ""
 
 
+@pytest.mark.row("E1.named", worlds=("real",))
 def test_each_runtime_is_a_thread_of_that_name(session):
     async def story(backend: RealBackend) -> None:
         names = thread_names(backend.pid(NODE))
@@ -76,6 +78,7 @@ def test_each_runtime_is_a_thread_of_that_name(session):
     alone(session, story)
 
 
+@pytest.mark.row("E1.stall", "E1.disk", worlds=("real",))
 @pytest.mark.parametrize("place", PLACES)
 def test_a_blocked_runtime_does_not_stall_the_others(session, place):
     late: list[dict[str, tuple[float, float]]] = []
@@ -85,6 +88,8 @@ def test_a_blocked_runtime_does_not_stall_the_others(session, place):
             blocked = await patient.delays(place)
             assert max(blocked.seconds[place]) > BLOCK_S / 2, "it was blocked all right"
             assert {*PLACES} - {place} < {*blocked.others()}
+            for name in blocked.dependants():
+                assert max(blocked.seconds[name]) > BLOCK_S / 2, f"{name} does without {place}"
             late.append(await late_ones(blocked, patient))
             if not late[-1]:
                 return
@@ -110,6 +115,7 @@ async def late_ones(blocked: Delays, patient: Patient) -> dict[str, tuple[float,
     }
 
 
+@pytest.mark.row("E3.collector", worlds=("real",))
 def test_scrape_under_load_is_fast_and_a_stuck_service_is_reported(session):
     async def scrape() -> tuple[float, dict[str, float]]:
         started_s = time.perf_counter()
@@ -150,6 +156,7 @@ def test_scrape_under_load_is_fast_and_a_stuck_service_is_reported(session):
     with_patient(session, story)
 
 
+@pytest.mark.row("E4.ends", worlds=("real",))
 @pytest.mark.parametrize("place", SERVICES)
 def test_a_runtime_that_ends_takes_the_node_down_with_a_word(session, place):
     async def story(backend: RealBackend) -> None:
@@ -163,6 +170,7 @@ def test_a_runtime_that_ends_takes_the_node_down_with_a_word(session, place):
     alone(session, story)
 
 
+@pytest.mark.row("E4.ends", worlds=("real",))
 @pytest.mark.parametrize(
     ("place", "task"),
     [
@@ -183,3 +191,22 @@ def test_a_task_that_ends_takes_the_node_down_with_its_name(session, place, task
         assert process.exit_code == 1
 
     alone(session, story)
+
+
+@pytest.mark.row("E2.fuse", worlds=("real",))
+def test_a_flush_that_is_dropped_half_way_takes_the_node_down_with_a_word(session):
+    """Nobody can tell what is on the disk then; the next start reads it."""
+
+    async def story(patient: Patient) -> None:
+        safekeeper = patient.safekeeper
+        await safekeeper.arm("sk-before-flush", "pause")
+        writing = asyncio.create_task(patient.commit())
+        while not (await safekeeper.failpoint("sk-before-flush"))["waiting"]:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        assert await operate(NODE, "cancel", place="wal-service", task="disk:wal flusher") == 1
+        said = await ended(patient.backend)
+        assert re.fullmatch(r"FuseBlown: a flush of \S+ was dropped half way: Cancelled.*", said)
+        await start(patient.backend)
+        await writing
+
+    with_patient(session, story)

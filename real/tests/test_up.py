@@ -126,6 +126,7 @@ def get(url: str) -> str:
         return str(answer.read().decode())
 
 
+@pytest.mark.row("G2.up", worlds=("real",))
 def test_a_kept_cluster_of_postgres_starts_again_with_its_rows(data):
     with running("--data", str(data), "--pageservers", "2") as up:
         where = up.conninfo('-c "select version()"')

@@ -39,6 +39,10 @@ class Fuse:
             self._blew.set()
             raise
 
+    def last_word(self) -> FuseBlown | None:
+        """What was dropped, if anything was; a task that died of it may be noticed sooner."""
+        return None if self._reason is None else FuseBlown(self._reason)
+
     async def blown(self) -> None:
         """Wait for ever; raises ``FuseBlown`` when the fuse blows."""
         await self._blew.wait()

@@ -31,7 +31,7 @@ from storage.safekeeper.pull import Puller
 from storage.safekeeper.timelines import Timelines
 from storage.safekeeper.wal_service import WalService
 from storage.services import Services
-from storage.tasks import TaskKind, TaskRegistry, sleep_unless_shutdown
+from storage.tasks import TaskFailed, TaskKind, TaskRegistry, sleep_unless_shutdown
 from storage.wire.replication import POSTGRES_EPOCH_US
 from storage.wire.server import ServerOptions, WireServer
 from storage.wire.server import serve as serve_wire
@@ -89,9 +89,11 @@ class Safekeeper:
             await self._services.run_until_stopped(
                 self._context, lambda: self._wal.runtime.call(self._fuse.blown)
             )
-        except FuseBlown as error:
-            self._go_down(error)
-            raise
+        except (FuseBlown, TaskFailed) as error:
+            if (blown := self._fuse.last_word()) is None:
+                raise
+            self._go_down(blown)
+            raise blown from error
         finally:
             await self._http.finish(self._close_http)
             await self._wal.finish(self._close_wal)

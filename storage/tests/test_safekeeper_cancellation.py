@@ -115,6 +115,7 @@ def outcomes() -> dict[int, bool]:
     return {}
 
 
+@pytest.mark.row("E2.fuse", worlds=("sim",))
 @pytest.mark.parametrize("group", range(GROUPS))
 def test_a_write_that_is_dropped_anywhere_is_safe(points, outcomes, group):
     assert not run_once(points, None)

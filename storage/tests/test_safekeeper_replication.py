@@ -41,6 +41,7 @@ from storage.wire.replication import (
 )
 
 
+@pytest.mark.row("P2.commands", worlds=("sim",))
 @pytest.mark.parametrize(
     ("text", "command"),
     [
@@ -101,6 +102,7 @@ async def leader(cluster: Cluster) -> Writer:
     return Writer(proposer, (await proposer.elect()).start_lsn)
 
 
+@pytest.mark.row("P2.commands", worlds=("sim",))
 def test_stock_clients_questions():
     async def story(cluster: Cluster):
         writer = await leader(cluster)

@@ -86,6 +86,7 @@ def test_a_service_is_opened_once():
     run(main)
 
 
+@pytest.mark.row("E4.ends", worlds=("sim",))
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_main_learns_which_task_of_which_runtime_ended(fails):
     async def work() -> None:
@@ -133,6 +134,7 @@ def test_a_runtime_that_does_not_answer_cannot_hold_the_end_up(caplog, runtime):
     assert caplog.text.count(f"runtime {runtime.name} does not stop") == 2
 
 
+@pytest.mark.row("E4.ends", worlds=("sim",))
 @pytest.mark.parametrize(
     ("kind", "name", "runtime"),
     [
