@@ -122,6 +122,13 @@ class Candidates:
             if known is not None:
                 known.backoff.reset()
 
+    def not_read_until(self, now_s: float) -> None:
+        """We did not listen: no silence, and no lag, is held against the safekeeper."""
+        stream = self.stream
+        assert stream is not None, "there is no stream"
+        stream.heard_at_s = stream.progress_at_s = now_s
+        stream.behind_since_s = None
+
     def disconnected(self, now_s: float, *, by_peer: bool = False) -> None:
         """The stream is over; ``by_peer`` if the safekeeper ended it in an orderly way."""
         stream, self.stream = self.stream, None

@@ -106,10 +106,10 @@ class Compactor:
                 for layer in inputs:
                     pins.enter_context(layer.pin())
                 await self._rewrite(inputs, outputs)
+            await failpoint(Failpoint.PS_COMPACTION_WRITTEN)
         except (CorruptData, PortError):
             await self._timeline.files.discard(outputs)
             raise
-        await failpoint(Failpoint.PS_COMPACTION_WRITTEN)
         reach(Mark.MERGED)
         self._timeline.replace_layers(remove=inputs, add=outputs)
         await failpoint(Failpoint.PS_COMPACTION_REPLACED)

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 
-from storage.errors import DiskError
+from storage.errors import PortError
 from storage.failpoints import Failpoint, failpoint
 from storage.marks import Mark, reach
 from storage.pageserver import values
@@ -67,7 +67,7 @@ class Flusher:
         """Write the oldest frozen layer; a failing disk is tried again, ingest waits meanwhile."""
         try:
             await self.flush_oldest()
-        except DiskError as error:
+        except PortError as error:
             reach(Mark.FLUSH_REPEATED)
             delay_s = self._backoff.next_delay_s()
             logger.warning(
@@ -78,11 +78,15 @@ class Flusher:
             self._backoff.reset()
 
     async def flush_oldest(self) -> None:
-        """Write the oldest frozen layer and make it known; ``DiskError`` leaves it as it was."""
+        """Write the oldest frozen layer and make it known; ``PortError`` leaves it as it was."""
         frozen = self._timeline.frozen[0]
         with self._timeline.gate.hold():
             layer = await self._write(frozen) if len(frozen.layer) else None
-            await failpoint(Failpoint.PS_FLUSH_WRITTEN)
+            try:
+                await failpoint(Failpoint.PS_FLUSH_WRITTEN)
+            except PortError:
+                await self._timeline.files.discard([] if layer is None else [layer])
+                raise
             self._timeline.flushed(frozen, layer)
 
     async def _write(self, frozen: FrozenLayer) -> Layer:

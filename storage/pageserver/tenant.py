@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from typing import Any
 
 from storage.errors import CorruptData, NotFound
 from storage.events import emit
 from storage.ids import TenantId, TenantTimelineId, TimelineId, is_id
+from storage.log import one_line
 from storage.lsn import INVALID_LSN
 from storage.marks import Mark, reach
 from storage.pageserver.burial import bury
@@ -32,7 +34,7 @@ from storage.pageserver.states import State, StateCell
 from storage.pageserver.timeline import Timeline
 from storage.pageserver.uploader import Uploader
 from storage.pageserver.walreceiver import WalReceiver
-from storage.tasks import TaskKind
+from storage.tasks import ShutdownRequested, TaskKind
 
 logger = logging.getLogger(__name__)
 
@@ -163,7 +165,7 @@ class Tenant:
             environment.registry.spawn(
                 kind,
                 str(timeline.ident),
-                coroutine,
+                _or_break_down(timeline, kind, coroutine),
                 tenant_id=self.tenant_id,
                 timeline_id=timeline.ident.timeline_id,
             )
@@ -288,6 +290,22 @@ def is_dead(index: TimelineIndex, indexes: dict[TimelineId, TimelineIndex]) -> b
         and index.timeline_id not in dict(ancestor.branch_points)
     )
     return index.deleted or is_stillborn
+
+
+async def _or_break_down(
+    timeline: Timeline, kind: TaskKind, work: Coroutine[Any, Any, None]
+) -> None:
+    """A worker that the timeline cannot do without: if it fails, nothing looks as if all is well.
+
+    What is to be expected, such as a failing disk, workers survive by themselves.
+    """
+    try:
+        await work
+    except ShutdownRequested:
+        raise
+    except Exception as error:
+        timeline.break_down(f"its {kind} failed: {one_line(error)}")
+        raise
 
 
 def _now_s() -> float:

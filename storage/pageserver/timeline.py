@@ -137,9 +137,14 @@ class Timeline:
         self.open_since_s = None
         self.flush_wanted.set()
 
+    @property
+    def has_room(self) -> bool:
+        """Whether few enough frozen layers wait for the disk."""
+        return len(self.frozen) <= self.environment.options.frozen_layers_max
+
     async def wait_for_room(self) -> None:
         """Hold ingest back while too many frozen layers wait for the disk."""
-        while len(self.frozen) > self.environment.options.frozen_layers_max:
+        while not self.has_room:
             reach(Mark.INGEST_HELD_BACK)
             self.flush_done.clear()
             await self.flush_done.wait()

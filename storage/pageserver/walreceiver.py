@@ -59,6 +59,7 @@ class WalReceiver:
         self._news = asyncio.Event()
         self._report = asyncio.Event()
         self._damaged: dict[str, Lsn] = {}
+        self._held_back = False
         self._safekeeper = ""
         self._state = "idle"
 
@@ -230,13 +231,23 @@ class WalReceiver:
                 count += 1
                 if count % RECORDS_BETWEEN_YIELDS == 0:
                     self._timeline.finish_batch()
-                    await self._timeline.wait_for_room()
+                    await self._wait_for_room()
                     await asyncio.sleep(0)
         finally:
             if count:
                 self._timeline.finish_batch()
                 self._report.set()
-        await self._timeline.wait_for_room()
+        await self._wait_for_room()
+
+    async def _wait_for_room(self) -> None:
+        """Hold ingest back, which no other safekeeper would change."""
+        if not self._timeline.has_room:
+            self._held_back = True
+            try:
+                await self._timeline.wait_for_room()
+            finally:
+                self._held_back = False
+                self._candidates.not_read_until(_now_s())
 
     # The watch over a stream.
 
@@ -248,6 +259,8 @@ class WalReceiver:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(self._options.walreceiver_status_s):
                     await self._report.wait()
+            if self._held_back:
+                continue
             reason = self._candidates.reason_to_leave(_now_s())
             if reason is not None:
                 stream_info = self._candidates.stream

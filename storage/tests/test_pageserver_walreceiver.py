@@ -97,6 +97,18 @@ def test_a_stream_is_left_when_silent_stuck_or_far_behind() -> None:
     assert "behind for" in (candidates.reason_to_leave(16.0) or "")
 
 
+def test_nothing_is_held_against_a_stream_that_was_not_read() -> None:
+    candidates = made()
+    candidates.announce("a", Lsn(10))
+    candidates.announce("b", Lsn(10_000_000))
+    candidates.connected("a", Lsn(10), 0.0)
+    assert candidates.reason_to_leave(1.0) is None
+    candidates.not_read_until(60.0)
+    assert candidates.reason_to_leave(60.0) is None
+    assert candidates.reason_to_leave(62.9) is None
+    assert "no WAL for" in (candidates.reason_to_leave(63.0) or "")
+
+
 def test_who_ended_the_stream_is_asked_again_only_for_something_new() -> None:
     candidates = made()
     candidates.announce("a", Lsn(20))
