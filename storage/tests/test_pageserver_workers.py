@@ -7,9 +7,10 @@ import asyncio
 import pytest
 
 from storage.failpoints import Action, Failpoint, InjectedFailure, Plan
+from storage.lsn import Lsn
 from storage.pageserver.compaction import Compactor
 from storage.pageserver.flush import Flusher
-from storage.pageserver.states import State
+from storage.pageserver.states import Broken, State
 from storage.tasks import TaskKind
 from storage.tests.pageserver_world import START, KvHistory, Rig, check, flush, ingest, play
 
@@ -66,10 +67,10 @@ def test_worker_that_fails_breaks_its_timeline(monkeypatch: pytest.MonkeyPatch) 
         timeline = await rig.timeline()
         await ingest(timeline, history)
         timeline.freeze()
-        async with asyncio.timeout(DELAY_MAX_S):
-            while timeline.state.state is not State.BROKEN:
-                await asyncio.sleep(0.1)
-        assert "layer_flush failed: " in timeline.state.reason
+        with pytest.raises(Broken, match="layer_flush failed"):
+            async with asyncio.timeout(DELAY_MAX_S):
+                await timeline.last_record.wait_for(Lsn(history.end + 8))
+        assert timeline.state.state is State.BROKEN
         assert "a slip" in timeline.state.reason
         assert timeline.disk_consistent.value == START
 
