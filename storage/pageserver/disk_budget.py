@@ -42,10 +42,13 @@ class DiskBudget:
         self._grown = asyncio.Event()
 
     def add(self, layer: Layer, owner: Owner) -> None:
-        """A layer's file is on disk now; harmless if it was."""
-        if layer.path not in self._resident:
-            self._resident[layer.path] = (layer, owner)
-            self.used_bytes += layer.size
+        """A layer's file is on disk now; harmless if it was, and whoever knew it before (an attempt
+        to attach that failed) is forgotten."""
+        previous = self._resident.get(layer.path)
+        if previous is not None:
+            self.used_bytes -= previous[0].size
+        self._resident[layer.path] = (layer, owner)
+        self.used_bytes += layer.size
         self.touch(layer)
         if self.is_exceeded():
             self._grown.set()

@@ -14,6 +14,7 @@ from typing import Any
 
 from storage.errors import CorruptData, NotFound
 from storage.events import emit
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, TenantTimelineId, TimelineId, is_id
 from storage.log import one_line
 from storage.lsn import INVALID_LSN
@@ -75,7 +76,7 @@ class Tenant:
     async def load(self, generation: int, *, superseded: bool) -> None:
         """Take over what the object store holds, and serve.
 
-        Raises ``DiskError``, ``ObjectMissing`` (an object vanished meanwhile: load again) and
+        Raises ``PortError`` (an object vanished meanwhile, for one: load again) and
         ``CorruptData``; nothing serves then.
         """
         assert not self.timelines, "loaded already"
@@ -92,6 +93,7 @@ class Tenant:
             timeline.leases.settled_at_s = settled_at_s
             timeline.standbys.deaf()
             loaded[index.timeline_id] = timeline
+        await failpoint(Failpoint.PS_ATTACH_LOADED)
         self.timelines = loaded
         self.dead = {index.timeline_id: index for index in dead}
         self.set_state(State.ACTIVE)

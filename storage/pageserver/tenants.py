@@ -268,7 +268,6 @@ class Tenants:
         await failpoint(Failpoint.PS_ATTACH_CLAIMED)
         await self._save(tenant.tenant_id, generation)
         await tenant.load(generation, superseded=False)
-        await failpoint(Failpoint.PS_ATTACH_LOADED)
 
     async def _resume(self, tenant: Tenant, generation: int) -> None:
         """After a restart or damage: still ours, so take a new generation; or superseded, then only
