@@ -12,23 +12,21 @@ import contextlib
 import functools
 import logging
 import random
-import shutil
-import signal
 import socket
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from harness.backend import HARNESS, Event, LogLine, Network, NodeSpec
-from harness.errors import HarnessError, NodeDied, NotLive
+from harness.errors import HarnessError
 from harness.fault_ports import BrokerSwitch, Loss, ObjectStoreSwitch
 from real.abilities import abilities
 from real.evidence import Evidence
 from real.fault_page import NodeFaults
+from real.lives import Lives
 from real.loop import NamedHostLoop
 from real.network import HubClient, HubNetwork
 from real.node_main import NodePlan
-from real.node_process import NodeProcess
 from real.run_directory import RunDirectory
 from real.run_services import RunServices
 from real.service_switch import EtcdSwitch, S3Switch
@@ -37,7 +35,6 @@ from storage.events import Field
 from storage.ports import Broker, ObjectStore
 
 logger = logging.getLogger(__name__)
-STOP_AT_CLOSE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -53,17 +50,6 @@ class RealOptions:
     kept_name: str = ""
 
 
-@dataclass
-class _Node:
-    """A node through its incarnations."""
-
-    spec: NodeSpec
-    incarnation: int = 0
-    process: NodeProcess | None = None
-    dark: bool = False
-    forwards: dict[int, tuple[str, int]] = field(default_factory=dict)
-
-
 class RealBackend:
     """Implements ``harness.backend.Backend``; made inside the loop it is used in."""
 
@@ -77,11 +63,13 @@ class RealBackend:
         self._options = options if options is not None else RealOptions()
         self._loop = loop
         self._session = session
-        self._nodes: dict[str, _Node] = {}
+        self._dark: set[str] = set()
+        self._forwards: dict[tuple[str, int], tuple[str, int]] = {}
         self._faults: dict[str, NodeFaults] = {}
         self._closed = False
         self._directory = RunDirectory(self._options.directory, session.forks)
         self._evidence = Evidence(self._directory)
+        self._lives = Lives(session.forks, self._evidence, self._directory, self._plan)
         try:
             self.hub_pid, self._hub = self._start_hub()
             loop.join(self._hub.address, HARNESS)
@@ -133,36 +121,19 @@ class RealBackend:
         """Seconds since the run began, monotonic."""
         return self._evidence.now_s()
 
-    def _node(self, name: str) -> _Node:
-        node = self._nodes.get(name)
-        if node is None:
-            known = ", ".join(sorted(self._nodes)) or "none yet"
-            raise HarnessError(f"no node {name!r} in this run; spawned so far: {known}")
-        return node
-
-    def _live(self, name: str) -> NodeProcess:
-        process = self._node(name).process
-        if process is None or not process.running:
-            if (reason := self.died(name)) is not None:
-                raise NodeDied(f"node {name!r} ended by itself: {reason}")
-            raise HarnessError(f"node {name!r} is not running; spawn it first")
-        return process
-
     async def spawn(self, spec: NodeSpec) -> None:
         """Start a node's next incarnation on its disk; not yet ready."""
-        node = self._nodes.setdefault(spec.name, _Node(spec))
-        if node.process is not None and node.process.running:
-            raise HarnessError(f"node {spec.name!r} already runs; stop or kill it first")
-        node.spec = spec
-        node.incarnation += 1
-        self._evidence.add_node(spec.name)
-        if node.dark:
+        self._lives.spawn(spec)
+
+    def _plan(self, spec: NodeSpec, incarnation: int) -> NodePlan:
+        """How an incarnation begins; its links work again if its machine had died."""
+        if spec.name in self._dark:
             self._hub.ask("lighten", host=spec.name)
-            node.dark = False
-        plan = NodePlan(
+            self._dark.remove(spec.name)
+        return NodePlan(
             name=spec.name,
             role=spec.role,
-            incarnation=node.incarnation,
+            incarnation=incarnation,
             options=spec.options,
             directory=str(self._directory.of_node(spec.name)),
             hub=self._hub.address,
@@ -174,105 +145,55 @@ class RealBackend:
                 **self._services.settings_for(spec.name),
             },
         )
-        self._evidence.note(spec.name, "process", state="started", incarnation=node.incarnation)
-        node.process = NodeProcess(self._session.forks, plan, self._on_state)
-
-    def _on_state(self, process: NodeProcess, state: str) -> None:
-        if state == "ended":
-            state = "killed" if process.death_expected and process.exit_code != 0 else "stopped"
-            if not process.reason and (how := process.died()) is not None:
-                self._evidence.complain(process.plan.name, f"node {process.plan.name} {how}")
-        self._evidence.note(process.plan.name, "process", state=state)
 
     def pid(self, name: str) -> int:
         """Process id of a node that runs now."""
-        return self._live(name).pid
+        return self._lives.live(name).pid
 
     async def wait_ready(self, name: str, *, within_s: float) -> None:
         """Return once the main set ``ready``; ``NodeDied`` if it ended, ``NotLive`` if too late."""
-        process = self._node(name).process
-        assert process is not None, "a node is known from its first spawn on"
-        waits = [self._loop.create_task(event.wait()) for event in (process.ready, process.ended)]
-        try:
-            await asyncio.wait(waits, timeout=within_s, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            for wait in waits:
-                wait.cancel()
-        if process.ready.is_set():
-            return
-        if process.ended.is_set():
-            reason = process.died() or "it was made to end"
-            raise NodeDied(f"node {name!r} ended before it was ready: {reason}{self._log_of(name)}")
-        raise NotLive(
-            f"node {name!r} is not ready after {within_s:g} s{self._log_of(name)}",
-            checker="wait_ready",
-        )
-
-    def _log_of(self, name: str) -> str:
-        lines = [
-            line for line in self._evidence.logs_of(name) if line.level in ("ERROR", "CRITICAL")
-        ]
-        last = f"; last error: {lines[-1].text}" if lines else ""
-        return f"{last} (log: {self._directory.of_node(name) / 'node.log'})"
+        await self._lives.wait_ready(name, within_s=within_s)
 
     async def stop(self, name: str, *, within_s: float) -> None:
         """SIGTERM; ``NotLive`` if the node still runs after ``within_s``."""
-        process = self._live(name)
-        self._evidence.note(name, "process", state="stopping")
-        process.death_expected = True
-        process.signal(signal.SIGTERM)
-        try:
-            async with asyncio.timeout(within_s):
-                await process.ended.wait()
-        except TimeoutError:
-            raise NotLive(
-                f"node {name!r} still runs {within_s:g} s after SIGTERM{self._log_of(name)}",
-                checker="stop",
-            ) from None
+        await self._lives.stop(name, within_s=within_s)
 
     async def kill(self, name: str, *, host: bool = False, loss: Loss = Loss.RANDOM) -> None:
         """SIGKILL; with ``host`` its connections fall silent first, so that no peer is told.
 
         The operating system goes on, so only what was written while syncs were stalled is lost.
         """
-        process = self._live(name)
+        process = self._lives.live(name)
         if host:
             self._hub.ask("darken", host=name)
-            self._node(name).dark = True
+            self._dark.add(name)
         process.kill()
         if host and name in self._faults:
             self._faults[name].lose_power(loss)
 
     async def pause(self, name: str) -> None:
         """SIGSTOP."""
-        self._live(name).signal_tree(signal.SIGSTOP)
-        self._evidence.note(name, "process", state="paused")
+        self._lives.freeze(name)
 
     async def resume(self, name: str) -> None:
         """SIGCONT."""
-        self._live(name).signal_tree(signal.SIGCONT)
-        self._evidence.note(name, "process", state="resumed")
+        self._lives.thaw(name)
 
     async def wipe(self, name: str) -> None:
         """Erase the disk of a node that is not running; its log stays."""
-        if self.running(name):
-            raise HarnessError(f"node {name!r} is running; stop or kill it before wiping its disk")
-        shutil.rmtree(self._directory.of_node(name) / "disk", ignore_errors=True)
-        self._evidence.note(name, "process", state="wiped")
+        self._lives.wipe(name)
 
     def running(self, name: str) -> bool:
         """Whether an incarnation runs now (paused counts)."""
-        process = self._node(name).process
-        return process is not None and process.running
+        return self._lives.running(name)
 
     def died(self, name: str) -> str | None:
         """Why the last incarnation ended by itself, or ``None``."""
-        process = self._node(name).process
-        return None if process is None else process.died()
+        return self._lives.died(name)
 
     def disk(self, name: str) -> NodeFaults:
         """Faults of a node's disk."""
-        self._node(name)
+        self._lives.check_known(name)
         if name not in self._faults:
             generator = random.Random(f"{self._options.seed}/faults/{name}")
             self._faults[name] = NodeFaults(
@@ -284,7 +205,7 @@ class RealBackend:
         return self._faults[name]
 
     def _held_still(self, name: str) -> contextlib.AbstractContextManager[None]:
-        process = self._node(name).process
+        process = self._lives.last(name)
         return contextlib.nullcontext() if process is None else process.held_still()
 
     def clock(self, name: str) -> NodeFaults:
@@ -293,11 +214,11 @@ class RealBackend:
 
     def host_port(self, name: str, port: int, at: int = 0) -> tuple[str, int]:
         """A loopback address (a first call may choose the port) to dial as host ``harness``."""
-        forwards = self._node(name).forwards
-        if port not in forwards:
+        self._lives.check_known(name)
+        if (name, port) not in self._forwards:
             actual = self._hub.ask("forward", source=HARNESS, target=name, port=port, at=at)
-            forwards[port] = ("127.0.0.1", int(actual))
-        return forwards[port]
+            self._forwards[name, port] = ("127.0.0.1", int(actual))
+        return self._forwards[name, port]
 
     def admin_objects(self) -> ObjectStore:
         """This run's part of the bucket, past every fault."""
@@ -358,7 +279,7 @@ class RealBackend:
             return
         self._closed = True
         try:
-            await self._stop_all()
+            await self._lives.stop_all()
             await self._services.close()
             self._evidence.seal(self._hub)
             self._network.seal()
@@ -369,28 +290,9 @@ class RealBackend:
         finally:
             self._abandon()
 
-    async def _stop_all(self) -> None:
-        processes = [node.process for node in self._nodes.values() if node.process is not None]
-        running = [process for process in processes if process.running]
-        for process in running:
-            process.death_expected = True
-            process.signal_tree(signal.SIGCONT)
-            process.signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(STOP_AT_CLOSE_S):
-                for process in running:
-                    await process.ended.wait()
-        for process in running:
-            if process.running:
-                text = f"does not end within {STOP_AT_CLOSE_S} s of SIGTERM, killed"
-                self._evidence.complain(process.plan.name, text)
-                process.kill()
-
     def _abandon(self) -> None:
         """Leave nothing: processes killed, hub ended, directory gone."""
-        steps: list[Callable[[], object]] = [
-            node.process.kill for node in self._nodes.values() if node.process is not None
-        ]
+        steps = self._lives.kills()
         if hasattr(self, "_hub"):
             steps += [self._hub.close, lambda: self._session.forks.kill(self.hub_pid)]
         for step in (*steps, self._loop.leave, self._directory.remove):

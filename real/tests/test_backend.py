@@ -128,7 +128,7 @@ def test_not_ready_in_time_and_not_stopped_in_time_are_liveness_failures(play):
 
 
 def test_close_kills_what_does_not_stop_and_says_so(play, monkeypatch):
-    monkeypatch.setattr("real.backend.STOP_AT_CLOSE_S", 0.1)
+    monkeypatch.setattr("real.lives.STOP_AT_CLOSE_S", 0.1)
 
     async def story(backend):
         await start(backend, "a", "stubborn")

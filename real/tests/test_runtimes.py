@@ -162,7 +162,7 @@ def test_a_runtime_that_ends_takes_the_node_down_with_a_word(session, place):
     async def story(backend: RealBackend) -> None:
         await operate(NODE, "end", place=place)
         assert await ended(backend) == f"RuntimeEnded: runtime {place} ended"
-        process = backend._nodes[NODE].process
+        process = backend._lives.last(NODE)
         assert process is not None
         assert process.exit_code == 1
         await start(backend)
@@ -186,7 +186,7 @@ def test_a_task_that_ends_takes_the_node_down_with_its_name(session, place, task
         kind, _, name = task.partition(":")
         expected = f"TaskFailed: critical task {kind} {name} of runtime {place} ended unexpectedly"
         assert await ended(backend) == expected
-        process = backend._nodes[NODE].process
+        process = backend._lives.last(NODE)
         assert process is not None
         assert process.exit_code == 1
 
