@@ -160,10 +160,11 @@ def _any_image(
     self: LayerMap[Layer], key: Key, upto: Lsn, above: Lsn = INVALID_LSN
 ) -> Search[Layer]:
     found = _search(self, key, upto, above)
-    for layer in self._piece(key):
-        if layer.name.is_image and layer.name.start_lsn > above:
-            return Search(found.deltas, layer, layer.name.start_lsn)
-    return found
+    over = (x for x in self if x.name.is_image and x.name.first <= key <= x.name.last)
+    newest = max(over, key=lambda layer: layer.name.start_lsn, default=None)
+    if newest is None or newest.name.start_lsn <= above:
+        return found
+    return Search(found.deltas, newest, newest.name.start_lsn)
 
 
 def _stop_at_first(self: MemoryLayer, key: Key, above: Lsn, upto: Lsn, into: list[Version]) -> bool:

@@ -6,19 +6,18 @@ taken its place, over the layer's whole key range (BUGBANK ``gc-child-needs-olde
 are complete, so the newest one of a key stops every read: what lies below it is never looked at,
 and what it omits does not exist (BUGBANK ``gc-removes-tombstone``).
 
-Cost: O((layers + points) · pieces of the key space that a layer spans).
+Cost: O(n log n) for n layers, and again for every retained LSN.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterable, Sequence
 from typing import TypeVar
 
-from storage.lsn import INVALID_LSN, Lsn
-from storage.pageserver.keys import Key
-from storage.pageserver.layer_map import Named
+from storage.lsn import Lsn
 from storage.pageserver.layer_name import LayerName
+from storage.pageserver.layer_tree import Named
+from storage.pageserver.pieces import Pictures
 
 L = TypeVar("L", bound=Named)
 
@@ -59,47 +58,3 @@ def is_needed(name: LayerName, point: Lsn, image_lsn: Lsn) -> bool:
 def is_superseded(name: LayerName, image_lsn: Lsn) -> bool:
     """Whether images have everything that the layer says: an image never takes its own place."""
     return image_lsn > name.start_lsn if name.is_image else image_lsn >= name.end_lsn - 1
-
-
-class Pictures:
-    """Image layers over the key space, cut into pieces at every boundary of one."""
-
-    def __init__(self, images: Sequence[LayerName]) -> None:
-        bounds = {name.first for name in images} | {_after(name.last) for name in images}
-        self._cuts: list[Key] = sorted(bounds)
-        self._images: list[list[Lsn]] = [[] for _ in self._cuts]
-        for name in images:
-            for piece in self._pieces(name):
-                self._images[piece].append(name.start_lsn)
-        for lsns in self._images:
-            lsns.sort()
-
-    def newest(self, point: Lsn) -> list[Lsn]:
-        """For each piece the newest image at or below ``point``; 0 where there is none."""
-        found = []
-        for lsns in self._images:
-            position = bisect_right(lsns, point)
-            found.append(lsns[position - 1] if position else INVALID_LSN)
-        return found
-
-    def lowest(self, floors: Sequence[Lsn], name: LayerName) -> Lsn:
-        """The lowest of the pieces' images over a layer's range; 0 where some of it has none."""
-        pieces = self._pieces(name)
-        if not pieces or not self._covers(name):
-            return INVALID_LSN
-        return min(floors[piece] for piece in pieces)
-
-    def _covers(self, name: LayerName) -> bool:
-        return self._cuts[0] <= name.first and _after(name.last) <= self._cuts[-1]
-
-    def _pieces(self, name: LayerName) -> range:
-        """Numbers of the pieces that a layer's keys lie in."""
-        if not self._cuts:
-            return range(0)
-        start = max(0, bisect_right(self._cuts, name.first) - 1)
-        return range(start, bisect_left(self._cuts, _after(name.last)))
-
-
-def _after(key: Key) -> Key:
-    """The key that follows; may exceed 32 bits in the last field, which only sorting sees."""
-    return key._replace(block=key.block + 1)

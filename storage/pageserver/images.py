@@ -1,8 +1,7 @@
 """Image layers: the complete picture of a key range at one LSN, made where histories grew long.
 
-The key space is partitioned by the newest images; a partition over which
-``image_creation_threshold`` merged layers lie is pictured again. What an image omits does not
-exist: pages beyond the end of a relation, or of a dropped one, are left out.
+Where they are due is decided in ``image_plan.py``. What an image omits does not exist: pages beyond
+the end of a relation, or of a dropped one, are left out.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from storage.errors import CorruptData, PortError
 from storage.lsn import Lsn
 from storage.pageserver import values
 from storage.pageserver.datadir import decode_size
-from storage.pageserver.keys import FIRST_KEY, LAST_KEY, Key, KeyKind
+from storage.pageserver.garbage import is_superseded
+from storage.pageserver.image_plan import Range, due_images
+from storage.pageserver.keys import Key, KeyKind
 from storage.pageserver.layer import Layer
 from storage.pageserver.layer_file import LayerWriter
 from storage.pageserver.layer_name import LayerKind, LayerName
+from storage.pageserver.pieces import Pictures
 from storage.pageserver.timeline import Timeline
 from storage.pageserver.values import Image
 
 KEYS_BETWEEN_YIELDS = 50
 """Making images gives the loop back after this many keys."""
-
-Range = tuple[Key, Key]
-"""First and last key, both inside."""
 
 
 class ImageMaker:
@@ -40,46 +39,13 @@ class ImageMaker:
         """Picture every partition whose history has grown long, at the end of the merged part;
         returns why some cannot be pictured. ``PortError``."""
         damage: list[CorruptData] = []
-        for partition in self._partitions():
-            lsn = self._due_at(partition)
-            if lsn is not None:
-                try:
-                    self._publish(await self._picture(partition, lsn))
-                except CorruptData as error:
-                    damage.append(error)
+        names = [layer.name for layer in self._timeline.layers]
+        for partition, lsn in due_images(names, self._options.image_creation_threshold):
+            try:
+                self._publish(await self._picture(partition, lsn))
+            except CorruptData as error:
+                damage.append(error)
         return damage
-
-    def _partitions(self) -> list[Range]:
-        """The key ranges of the newest images; the whole key space before there is one."""
-        images = [layer.name for layer in self._timeline.layers if layer.name.is_image]
-        newest = [
-            name
-            for name in images
-            if not any(
-                other.start_lsn > name.start_lsn
-                and other.first <= name.last
-                and name.first <= other.last
-                for other in images
-            )
-        ]
-        ranges = sorted((name.first, name.last) for name in newest)
-        return ranges or [(FIRST_KEY, LAST_KEY)]
-
-    def _due_at(self, partition: Range) -> Lsn | None:
-        """LSN of the image that the partition needs, or ``None`` if it needs none."""
-        first, last = partition
-        over = [x.name for x in self._timeline.layers if x.name.first <= last]
-        over = [name for name in over if first <= name.last]
-        newest_image = max((name.start_lsn for name in over if name.is_image), default=Lsn(0))
-        deltas = [
-            name
-            for name in over
-            if name.kind is LayerKind.DELTA_1 and name.start_lsn > newest_image
-        ]
-        stacked = len({name.start_lsn for name in deltas})
-        if stacked < max(1, self._options.image_creation_threshold):
-            return None
-        return Lsn(max(name.end_lsn for name in deltas) - 1)
 
     def _publish(self, images: list[Layer]) -> None:
         self._timeline.replace_layers(remove=[], add=images)
@@ -166,13 +132,7 @@ async def keys_of(timeline: Timeline, wanted: Range, lsn: Lsn) -> set[bytes]:
         for key in layer
         if wanted[0] <= key <= wanted[1]
     }
-    layers = [
-        layer
-        for layer in timeline.layers
-        if layer.name.start_lsn <= lsn
-        and layer.name.first <= wanted[1]
-        and wanted[0] <= layer.name.last
-    ]
+    layers = _needed(timeline.layers.overlapping(*wanted), wanted, lsn)
     with ExitStack() as pins:
         for layer in layers:
             pins.enter_context(layer.pin())
@@ -183,6 +143,16 @@ async def keys_of(timeline: Timeline, wanted: Range, lsn: Lsn) -> set[bytes]:
         await timeline.ancestor.wait_readable(timeline.ancestor_lsn)
         found |= await keys_of(timeline.ancestor, wanted, min(lsn, timeline.ancestor_lsn))
     return found
+
+
+def _needed(layers: list[Layer], wanted: Range, lsn: Lsn) -> list[Layer]:
+    """Those at or before ``lsn`` that images have not taken the place of: keys that only older ones
+    hold do not exist."""
+    layers = [layer for layer in layers if layer.name.start_lsn <= lsn]
+    pictures = Pictures([layer.name for layer in layers if layer.name.is_image])
+    whole = LayerName(LayerKind.DELTA_1, *wanted, Lsn(0), Lsn(lsn + 1), 0)
+    image_lsn = pictures.lowest(pictures.newest(lsn), whole)
+    return [layer for layer in layers if not is_superseded(layer.name, image_lsn)]
 
 
 def _before(key: bytes) -> Key:

@@ -1,31 +1,25 @@
 """The layer map: which persistent layers may hold versions of a key below an LSN. Pure.
 
-Wide layers (``delta0``) are few, because compaction eats them: they are scanned. The others have
-narrow key ranges and are found through an interval table: the key space is cut at every range
-boundary, and each piece lists its layers newest first.
+Layers stand in trees of growing size, as in an LSM tree: what was added last lies loose, and is
+scanned; what lies loose long enough becomes a tree, together with every tree that is not larger.
+So a change costs O(log² n) in the long run, and a search O(log² n) and what it finds.
 """
 
 from __future__ import annotations
 
-from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from bisect import insort
+from collections.abc import Iterable, Iterator
+from typing import Generic, NamedTuple, TypeVar
 
 from storage.lsn import INVALID_LSN, Lsn
 from storage.pageserver.keys import Key
 from storage.pageserver.layer_name import LayerKind, LayerName
-
-
-class Named(Protocol):
-    """Anything that has a layer's name: the layer itself, or a stand-in of a test."""
-
-    @property
-    def name(self) -> LayerName:
-        """What the layer covers."""
-        ...
-
+from storage.pageserver.layer_tree import LayerTree, Named
 
 L = TypeVar("L", bound=Named)
+
+LOOSE_MAX = 16
+"""Layers that are scanned rather than found through a tree."""
 
 
 class Search(NamedTuple, Generic[L]):
@@ -44,9 +38,9 @@ class LayerMap(Generic[L]):
 
     def __init__(self, layers: Iterable[L] = ()) -> None:
         self._layers: dict[str, L] = {}
-        self._wide: list[L] = []
-        self._cuts: list[Key] = []
-        self._pieces: list[list[L]] = []
+        self._level0: list[L] = []
+        self._loose: dict[str, L] = {}
+        self._trees: list[LayerTree[L]] = []
         self.replace(remove=(), add=layers)
 
     def __iter__(self) -> Iterator[L]:
@@ -58,74 +52,82 @@ class LayerMap(Generic[L]):
     def __contains__(self, name: LayerName) -> bool:
         return str(name) in self._layers
 
-    def names(self) -> Mapping[str, L]:
-        """The layers by the text of their names, in order of insertion."""
-        return self._layers
-
     def level0(self) -> list[L]:
         """The flushed layers that compaction has not merged yet, oldest first."""
-        return self._wide[::-1]
+        return list(self._level0)
 
     def replace(self, *, remove: Iterable[L], add: Iterable[L]) -> None:
         """Swap layers in one step, so that no reader sees a version twice or not at all."""
         for layer in remove:
-            removed = self._layers.pop(str(layer.name), None)
-            assert removed is layer, f"{layer.name} is not in the map"
+            self._remove(layer)
         for layer in add:
             text = str(layer.name)
             assert text not in self._layers, f"{text} is in the map already"
-            self._layers[text] = layer
-        ordered = sorted(
-            self._layers.values(), key=lambda layer: (-layer.name.end_lsn, str(layer.name))
-        )
-        self._wide = [layer for layer in ordered if layer.name.kind is LayerKind.DELTA_0]
-        self._index([layer for layer in ordered if layer.name.kind is not LayerKind.DELTA_0])
+            self._layers[text] = self._loose[text] = layer
+            if layer.name.kind is LayerKind.DELTA_0:
+                insort(self._level0, layer, key=_end_lsn)
+        self._trees = [tree for tree in self._trees if len(tree)]
+        if len(self._loose) > LOOSE_MAX or any(_is_hollow(tree) for tree in self._trees):
+            self._settle()
+
+    def _remove(self, layer: L) -> None:
+        text = str(layer.name)
+        removed = self._layers.pop(text, None)
+        assert removed is layer, f"{layer.name} is not in the map"
+        if layer.name.kind is LayerKind.DELTA_0:
+            self._level0.remove(layer)
+        if self._loose.pop(text, None) is None:
+            next(tree for tree in self._trees if text in tree.layers).remove(text)
+
+    def _settle(self) -> None:
+        """Make one tree of what is loose, of half empty trees, and of all that is not larger."""
+        gathered, self._loose = self._loose, {}
+        kept = []
+        for tree in sorted(self._trees, key=len):
+            if _is_hollow(tree) or len(tree) <= len(gathered):
+                gathered = tree.layers | gathered
+            else:
+                kept.append(tree)
+        self._trees = [*kept, LayerTree(gathered.items())]
 
     def search(self, key: Key, upto: Lsn, above: Lsn = INVALID_LSN) -> Search[L]:
         """Layers that can hold versions of ``key`` with ``above`` < LSN ≤ ``upto``."""
-        narrow = self._piece(key)
-        image = None
-        floor = above
-        for layer in narrow:
-            if layer.name.is_image and above < layer.name.start_lsn <= upto:
-                image = layer
-                floor = layer.name.start_lsn
-                break
-        deltas = [
-            layer
-            for layer in narrow
-            if not layer.name.is_image and _overlaps(layer.name, floor, upto)
-        ]
-        wide = [
-            layer
-            for layer in self._wide
-            if _overlaps(layer.name, floor, upto) and layer.name.first <= key <= layer.name.last
-        ]
-        if wide and deltas:
-            wide = sorted(wide + deltas, key=lambda layer: -layer.name.end_lsn)
-        return Search(wide or deltas, image, floor)
+        nodes = [node for tree in self._trees for node in tree.over(key)]
+        loose = [x for x in self._loose.values() if x.name.first <= key <= x.name.last]
+        images = [layer for layer in loose if layer.name.is_image and layer.name.start_lsn <= upto]
+        for node in nodes:
+            newest = node.images.newest(upto)
+            if newest is not None:
+                images.append(newest)
+        image = max(images, key=_end_lsn, default=None)
+        if image is not None and image.name.start_lsn <= above:
+            image = None
+        floor = above if image is None else image.name.start_lsn
+        deltas = [x for x in loose if not x.name.is_image and _overlaps(x.name, floor, upto)]
+        for node in nodes:
+            deltas += node.deltas.between(floor, upto)
+        deltas.sort(key=_end_lsn, reverse=True)
+        return Search(deltas, image, floor)
 
-    def _piece(self, key: Key) -> list[L]:
-        index = bisect_right(self._cuts, key) - 1
-        return self._pieces[index] if index >= 0 else []
-
-    def _index(self, narrow: list[L]) -> None:
-        """Cut the key space; ``narrow`` comes newest first and stays so in each piece."""
-        cuts = {layer.name.first for layer in narrow} | {
-            _after(layer.name.last) for layer in narrow
+    def overlapping(self, first: Key, last: Key) -> list[L]:
+        """Layers whose key range has keys in common with ``first`` … ``last`` (both inside)."""
+        found = {
+            text: layer
+            for text, layer in self._loose.items()
+            if layer.name.first <= last and first <= layer.name.last
         }
-        self._cuts = sorted(cuts)
-        number = {key: index for index, key in enumerate(self._cuts)}
-        self._pieces = [[] for _ in self._cuts]
-        for layer in narrow:
-            for index in range(number[layer.name.first], number[_after(layer.name.last)]):
-                self._pieces[index].append(layer)
+        for tree in self._trees:
+            found |= tree.overlapping(first, last)
+        return list(found.values())
+
+
+def _is_hollow(tree: LayerTree[L]) -> bool:
+    return 2 * len(tree) < tree.built_with
 
 
 def _overlaps(name: LayerName, above: Lsn, upto: Lsn) -> bool:
     return name.start_lsn <= upto and name.end_lsn - 1 > above
 
 
-def _after(key: Key) -> Key:
-    """The key that follows; may exceed 32 bits in the last field, which only sorting sees."""
-    return key._replace(block=key.block + 1)
+def _end_lsn(layer: Named) -> Lsn:
+    return layer.name.end_lsn
