@@ -40,7 +40,8 @@ format: venv
 	$(BIN)/ruff check --fix .
 
 bench: venv
-	for name in kernel quorum commits parity startup runtimes disk-offload; do \
+	for name in kernel quorum commits parity startup runtimes disk-offload checkers \
+	  ingest pages layers migration; do \
 	  $(BIN)/python -m harness bench $$name || exit 1; done
 
 sweep: venv

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from harness.bench_checkers import bench_checkers
+from harness.bench_migration import bench_migration
 from harness.benches import bench_commits, bench_parity, bench_startup
 from harness.bug import Bug
 from harness.runner import WorldRunner
@@ -98,6 +99,31 @@ def _disk_offload() -> Mapping[str, Any]:
     return bench(append_for)
 
 
+def _ingest() -> Mapping[str, Any]:
+    """Records and megabytes that a pageserver ingests a second."""
+    from real.bench_pageserver import bench_ingest
+    from storage.pageserver import bench_parts
+
+    return bench_ingest(bench_parts)
+
+
+def _pages() -> Mapping[str, Any]:
+    """How long a page takes, by the depth of its history."""
+    from real.bench_pageserver import bench_pages
+    from storage.pageserver import bench_parts
+
+    return bench_pages(bench_parts)
+
+
+def _layers() -> Mapping[str, Any]:
+    """What searches, compaction and garbage collection cost as layers grow tenfold."""
+    from real.bench_pageserver import bench_layers
+    from storage.pageserver import bench_parts
+    from storage.pageserver.bench_layers import measure_layers
+
+    return bench_layers(bench_parts, measure_layers)
+
+
 BENCHES = {
     "kernel": bench_kernel,
     "quorum": bench_quorum,
@@ -108,6 +134,10 @@ BENCHES = {
     "runtimes": _runtimes,
     "disk-offload": _disk_offload,
     "startup": lambda: bench_startup(real_runner),
+    "ingest": _ingest,
+    "pages": _pages,
+    "layers": _layers,
+    "migration": lambda: bench_migration(sim_runner()),
 }
 
 

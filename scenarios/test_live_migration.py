@@ -10,74 +10,28 @@ from contextlib import suppress
 
 import pytest
 
-from harness.cluster import Cluster
+from harness.bench_migration import LOAD, grown_tenant, move, move_there_and_back
 from harness.collecting import SMALL_LAYERS
 from harness.endpoint_handle import EndpointHandle
 from harness.faulting.control_plane import ASKING
 from harness.loss import lose_and_reattach
 from harness.nodes import PageserverHandle
-from harness.topology import KIB, Discovery, Topology
-from harness.workload import LoadOptions
+from harness.topology import Discovery, Topology
 from harness.world import World
 
-KEYS = 2000
 STALL_S_MAX = 0.3
 """For the load as a whole and for each operation of each client, with default latencies."""
-SPREAD = LoadOptions(clients=4, keys=KEYS, first_key=0, read_fraction=0.5)
 
 
-async def grown_tenant(world: World, discovery: Discovery) -> tuple[Cluster, EndpointHandle]:
-    """A tenant of several layers on ``ps0``, and a compute that keeps next to nothing in memory."""
-    cluster = await world.start(
-        Topology(
-            pageservers=2,
-            discovery=discovery,
-            pageserver_options={"checkpoint_distance": 32 * KIB, "compaction_period_s": 1.0},
-            compute_options={"cache_pages": 8},
-        )
-    )
-    endpoint = await cluster.endpoint("main")
-    for first in range(0, KEYS, 100):
-        await endpoint.txn({key: f"row {key}" for key in range(first, first + 100)})
-        if first % 500 == 0:
-            await cluster.caught_up(cluster.pageserver(0), endpoint.timeline)
-            await cluster.pageserver(0).checkpoint(endpoint.timeline)
-    return cluster, endpoint
-
-
-async def move(cluster: Cluster, endpoint: EndpointHandle, new: PageserverHandle) -> None:
-    """Attach, let it catch up, move the endpoint, detach."""
-    old = endpoint.pageserver
-    await new.attach(endpoint.timeline.tenant_id)
-    await cluster.subscribe(endpoint.timeline, new)
-    await cluster.caught_up(new, endpoint.timeline)
-    await endpoint.move(new)
-    await old.detach(endpoint.timeline.tenant_id)
-
-
-@pytest.mark.row("A3.stall", "A3.load")
 @pytest.mark.worlds("sim", reason="bounds a delay; busy machines are later")
 @pytest.mark.computes("walgen", reason="PostgreSQL does not change its pageserver while it runs")
 @pytest.mark.parametrize("copy", ["warm", "cold"])
 @pytest.mark.parametrize("discovery", ["broker", "callmemaybe"])
 async def test_load_stalls_for_a_moment_only(world: World, discovery: Discovery, copy: str) -> None:
     """There and back again under load: no client waits longer than the bound."""
-    cluster, endpoint = await grown_tenant(world, discovery)
-    tenant_id = endpoint.timeline.tenant_id
-    async with world.load(endpoint, SPREAD) as load:
-        await load.progress(100)
-        for new in (cluster.pageserver(1), cluster.pageserver(0)):
-            if copy == "warm":
-                assert await new.warm(tenant_id) > 0
-            await endpoint.pageserver.checkpoint(endpoint.timeline)
-            if copy == "warm":
-                await new.warm(tenant_id)
-            await move(cluster, endpoint, new)
-            await load.progress(200)
-    counts = load.counts
-    world.report(longest_stall_s=counts.longest_stall_s, longest_wait_s=counts.longest_wait_s)
-    assert counts.longest_stall_s < STALL_S_MAX
-    assert counts.longest_wait_s < STALL_S_MAX
+    await move_there_and_back(world, discovery, warm=copy == "warm")
+    assert world.figures["longest_stall_s"] < STALL_S_MAX
+    assert world.figures["longest_wait_s"] < STALL_S_MAX
 
 
 @pytest.mark.computes("walgen", reason="PostgreSQL does not change its pageserver while it runs")
@@ -86,7 +40,7 @@ async def test_warm_copy_is_of_no_consequence(world: World) -> None:
     cluster, endpoint = await grown_tenant(world, "broker")
     tenant_id = endpoint.timeline.tenant_id
     new = cluster.pageserver(1)
-    async with world.load(endpoint, SPREAD) as load:
+    async with world.load(endpoint, LOAD) as load:
         await new.warm(tenant_id)
         await load.progress(100)
         await new.kill(host=True)
