@@ -152,6 +152,26 @@ def test_copy_data_cut_anywhere_arrives_whole_and_in_order(seed: int) -> None:
     assert server.buffered == 0
 
 
+@pytest.mark.parametrize("seed", range(20))
+def test_bytes_stay_in_order_however_feeding_and_taking_take_turns(seed: int) -> None:
+    """Live migration, callmemaybe and cold, seed 34: a message was taken while the beginning of the
+    next one waited, and the rest of that one then came to lie in front of it."""
+    generator = random.Random(seed)
+    client, server = copying_pair()
+    sent = [generator.randbytes(generator.randrange(1, 60)) for _ in range(200)]
+    stream = b"".join(client.encode_copy_data((data,), len(data)) for data in sent)
+    found: list[bytes] = []
+    while stream:
+        cut = generator.randrange(1, 80)
+        server.feed(stream[:cut])
+        stream = stream[cut:]
+        for _ in range(generator.randrange(3)):
+            data = server.take_copy_data()
+            if data is not None:
+                found.append(data)
+    assert found + drain_copy(server) == sent
+
+
 def test_copy_data_of_several_parts_is_one_message() -> None:
     client, server = copying_pair()
     client.feed(server.encode_copy_data((b"head", b"", b"tail"), 8))

@@ -68,7 +68,7 @@ class Connection:
 
     def feed(self, data: bytes) -> None:
         """Take received bytes over; parses nothing yet."""
-        if self._offset == len(self._data):
+        if self._offset == len(self._data) and not self._later:
             self._data = data
             self._offset = 0
         else:
