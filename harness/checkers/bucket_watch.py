@@ -1,4 +1,4 @@
-"""The bucket is whole at every moment at which a pageserver says that something is in it.
+"""The bucket is whole at every moment at which somebody says that something is in it.
 
 Whatever crashes next finds the bucket as it is now, so a layer that is uploaded after the index
 that names it, or removed before the index that does not, is wrong even if all is well later. What
@@ -13,7 +13,7 @@ from collections.abc import Coroutine
 from typing import Any, TypeVar
 
 from harness.backend import Event
-from harness.checkers.bucket import Timeline, check_bucket, read_bucket
+from harness.checkers.bucket import CHECKER, Timeline, check_bucket, read_bucket
 from harness.errors import CheckFailed
 from storage.lsn import Lsn
 from storage.ports import ObjectStore
@@ -24,8 +24,9 @@ ENDS = ("killed", "stopped", "died")
 
 
 class BucketWatch:
-    """Checks a tenant's part of the bucket whenever a pageserver tells a new
-    ``remote_consistent_lsn``, which must be there already. ``objects`` must never suspend."""
+    """Looks at the bucket whenever a ``remote_consistent_lsn`` is reported, which must be there
+    already: at all of the tenant when its pageserver reports it, at the index when a safekeeper
+    believes it, as it may drop the WAL from then on. ``objects`` must never suspend."""
 
     def __init__(self, objects: ObjectStore) -> None:
         self._objects = objects
@@ -33,32 +34,43 @@ class BucketWatch:
         self._look_at_s = LOOKS_EVERY_S
 
     def observe(self, event: Event) -> bool:
-        """Look at the bucket if an event says that it changed; whether it did."""
+        """Look at the bucket if an event says what is in it; whether it does."""
         fields = event.fields
         ends = event.kind == "process" and fields["state"] in ENDS
         if ends or event.at_s >= self._look_at_s:
             self._look_at_s = event.at_s + LOOKS_EVERY_S
             self._look_again(event.at_s)
-        # Safekeepers pass the same position on; only a pageserver names what is its own.
         if event.kind != "lsn" or fields["name"] != "remote_consistent_lsn":
             return False
-        if not event.node.startswith("ps"):
-            return False
-        tenant, timeline = str(fields["tenant"]), str(fields["timeline"])
         value = fields["value"]
         assert isinstance(value, int), f"{event} has no number"
-        try:
-            bucket = at_once(read_bucket(self._objects, f"pageserver/{tenant}/"))
-            check_bucket(bucket, {(tenant, timeline): Lsn(value)})
-        except CheckFailed as failure:
-            raise CheckFailed(
-                f"at {event.at_s:.6f} s, when {event.node} told that {Lsn(value)} of {timeline} is "
-                f"in the object store: {failure}",
-                checker=failure.checker,
-            ) from failure
-        told = self._told.get((tenant, timeline), Lsn(0))
-        self._told[tenant, timeline] = max(told, Lsn(value))
+        if not value:
+            return False  # A safekeeper that was told of nothing yet.
+        timeline = (str(fields["tenant"]), str(fields["timeline"]))
+        if event.node.startswith("ps"):
+            self._judge(event, timeline, Lsn(value))
+        else:
+            self._judge_belief(event, timeline, Lsn(value))
+        self._told[timeline] = max(self._told.get(timeline, Lsn(0)), Lsn(value))
         return True
+
+    def _judge(self, event: Event, timeline: Timeline, lsn: Lsn) -> None:
+        """All of the tenant, of which its pageserver knows."""
+        try:
+            bucket = at_once(read_bucket(self._objects, f"pageserver/{timeline[0]}/"))
+            check_bucket(bucket, {timeline: lsn})
+        except CheckFailed as failure:
+            raise _failure(event, timeline, lsn, str(failure)) from failure
+
+    def _judge_belief(self, event: Event, timeline: Timeline, lsn: Lsn) -> None:
+        """The index: a safekeeper may drop WAL before ``lsn`` from now on."""
+        prefix = f"pageserver/{timeline[0]}/timelines/{timeline[1]}/index-"
+        bucket = at_once(read_bucket(self._objects, prefix))
+        if timeline not in bucket.indexes:
+            raise _failure(event, timeline, lsn, "it has no index")
+        stored = Lsn.parse(bucket.newest(timeline)["disk_consistent_lsn"])
+        if stored < lsn:
+            raise _failure(event, timeline, lsn, f"the newest index is consistent up to {stored}")
 
     def _look_again(self, now_s: float) -> None:
         """What was told to be there is there still, unless its timeline was deleted."""
@@ -76,6 +88,14 @@ class BucketWatch:
                     f"at {now_s:.6f} s, some time after it was right: {failure}",
                     checker=failure.checker,
                 ) from failure
+
+
+def _failure(event: Event, timeline: Timeline, lsn: Lsn, what: str) -> CheckFailed:
+    return CheckFailed(
+        f"at {event.at_s:.6f} s, when {event.node} told that {lsn} of {timeline[1]} is in the "
+        f"object store: {what}",
+        checker=CHECKER,
+    )
 
 
 def at_once(work: Coroutine[Any, Any, T]) -> T:

@@ -203,9 +203,9 @@ ORACLES = (
     ),
     Oracle(
         "bucket",
-        "remote referential integrity: what indexes name is there and whole, what is reported as "
-        "remote is there, at the moment of the report and once everybody has stopped; nothing is "
-        "forgotten",
+        "remote referential integrity: what indexes name is there and whole, what a pageserver "
+        "reports as remote or a safekeeper was told to be is there, at the moment of the report "
+        "and once everybody has stopped; nothing is forgotten",
         When.ONLINE_IN_SIM,
         "O7",
         "reports, layers that indexes name, and tenants whose leavings were looked for",

@@ -31,7 +31,8 @@ def test_only_what_pageservers_tell_of_the_bucket_is_looked_at() -> None:
     broken = whole()
     broken.objects.clear()
     assert look(whole(), told(0x20))
-    assert not look(broken, told(0x20, "sk1"))
+    assert look(whole(), told(0x20, "sk1"))
+    assert not look(broken, told(0, "sk1")), "a safekeeper that was told of nothing"
     assert not look(broken, told(0x20, name="disk_consistent_lsn"))
     assert not look(broken, Event(1.0, "ps1", "term", {"term": 1}))
 
@@ -44,6 +45,23 @@ def test_what_is_not_there_when_it_is_told_is_seen() -> None:
     with pytest.raises(CheckFailed, match="which does not exist") as failure:
         look(store, told(0x20))
     assert failure.value.checker == "bucket"
+
+
+def test_what_a_safekeeper_believes_must_be_in_the_index_by_then() -> None:
+    with pytest.raises(
+        CheckFailed, match=r"sk2 told that 0/21 .* consistent up to 0/20"
+    ) as failure:
+        look(whole(), told(0x21, "sk2"))
+    assert failure.value.checker == "bucket"
+    store = whole()
+    for key in list(store.objects):
+        if MAIN in key:
+            remove(key)(store)
+    with pytest.raises(CheckFailed, match="it has no index"):
+        look(store, told(0x20, "sk2"))
+    store = whole()
+    remove(layer(0x11, 1))(store)
+    assert look(store, told(0x20, "sk2")), "layers are for pageservers to answer for"
 
 
 def test_a_bucket_that_takes_time_is_refused() -> None:

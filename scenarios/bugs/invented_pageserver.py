@@ -261,7 +261,7 @@ BUGS: Sequence[Bug] = (
           (read_view, "_needed_lsn", _wait_for_nothing)),
     slip("own-stays-with-silent", "O10", "a safekeeper falls silent",
           (Candidates, "reason_to_leave", _stay_for_ever)),
-    slip("own-disk-told-as-remote", "O4 O8", "S3 is slow or away",
+    slip("own-disk-told-as-remote", "O4 O7 O8", "S3 is slow or away",
           (WalReceiver, "_send_status", _disk_for_remote)),
     slip("own-remote-when-flushed", "O4 O7 O8", "every run that flushes",
           (Timeline, "flushed", _remote_when_flushed)),
