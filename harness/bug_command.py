@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +29,8 @@ COLUMNS = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn())
 @dataclass(frozen=True)
 class BugsOptions:
     """What to hunt: the historical bugs, our ``own``, or one (``bug_id``), from ``roots`` root
-    seeds each. ``page`` empty: no page. ``minutes`` bounds each hunt."""
+    seeds each. ``page`` empty: no page. ``minutes`` bounds each hunt. ``resume``:
+    hunts that the page tells caught their bug are not made again."""
 
     bug_id: str = ""
     own: bool = False
@@ -38,6 +40,7 @@ class BugsOptions:
     page: str = ""
     scenarios: tuple[str, ...] = ()
     minutes: float = math.inf
+    resume: bool = False
 
 
 def add_bugs(parser: argparse.ArgumentParser) -> None:
@@ -53,6 +56,9 @@ def add_bugs(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--jobs", type=_count, default=0, help="processes (default: one a core)")
     parser.add_argument("--page", default="", help=f"where the page goes (whole bank: {PAGE})")
+    parser.add_argument(
+        "--resume", action="store_true", help="keep the catches that the page already tells of"
+    )
     parser.add_argument(
         "--scenario", action="append", default=[], help="hunt with this node id (may be repeated)"
     )
@@ -79,6 +85,7 @@ def _bugs(arguments: argparse.Namespace) -> int:
         page,
         tuple(arguments.scenario),
         arguments.minutes,
+        arguments.resume,
     )
     return hunt_bugs(options)
 
@@ -88,15 +95,25 @@ def hunt_bugs(options: BugsOptions) -> int:
     the code without any bug passed the same seeds."""
     chosen = _chosen(options)
     scenarios = options.scenarios or tuple(hunting_grounds())
+    hunts = _caught_before(Path(options.page)) if options.resume and options.page else []
+    over = {(hunt.bug_id, hunt.root) for hunt in hunts}
     quarries = [
         Quarry(bug.id, root, scenarios, options.runs_max, 60 * options.minutes)
         for root in range(options.roots)
         for bug in chosen
-        if bug.standing is Standing.EXPRESSED
+        if bug.standing is Standing.EXPRESSED and (bug.id, root) not in over
     ]
-    hunts = _hunt(quarries, options.jobs) if quarries else []
+
+    def note(hunt: Hunt) -> None:
+        """Whatever ends us, the page tells what was found until then."""
+        hunts.append(hunt)
+        if options.page:
+            _write(Path(options.page), _results(chosen, hunts), None)
+
+    if quarries:
+        _hunt(quarries, options.jobs, note)
     found = _control(hunts, scenarios, options.jobs) if hunts else None
-    results = [Result(bug, [hunt for hunt in hunts if hunt.bug_id == bug.id]) for bug in chosen]
+    results = _results(chosen, hunts)
     Console().print(table(results))
     for result in results:
         for hunt in result.hunts[:1]:
@@ -104,6 +121,7 @@ def hunt_bugs(options: BugsOptions) -> int:
                 print(f"{result.bug.id}: {hunt.replay}")
     if options.page:
         _write(Path(options.page), results, found)
+        print(Path(options.page).resolve())
     if found is not None:
         _tell(found)
     print(closing_line(results))
@@ -122,7 +140,7 @@ def _chosen(options: BugsOptions) -> list[Bug]:
     return chosen
 
 
-def _hunt(quarries: list[Quarry], jobs: int) -> list[Hunt]:
+def _hunt(quarries: list[Quarry], jobs: int, note: Callable[[Hunt], object]) -> None:
     with _progress() as progress:
         task = progress.add_task("hunting", total=len(quarries))
 
@@ -136,8 +154,9 @@ def _hunt(quarries: list[Quarry], jobs: int) -> list[Hunt]:
             for replay in hunt.spoilt:
                 progress.console.print(f"ended in an error of our own: {replay}")
             progress.advance(task)
+            note(hunt)
 
-        return hunt_all(quarries, jobs=jobs, seen=seen)
+        hunt_all(quarries, jobs=jobs, seen=seen)
 
 
 def _control(hunts: list[Hunt], scenarios: tuple[str, ...], jobs: int) -> Control:
@@ -164,4 +183,17 @@ def _write(page: Path, results: list[Result], found: Control | None) -> None:
     page.parent.mkdir(parents=True, exist_ok=True)
     page.with_suffix(".json").write_text(json.dumps(data, indent=1), encoding="utf-8")
     bug_page()(data, page)
-    print(page.resolve())
+
+
+def _caught_before(page: Path) -> list[Hunt]:
+    """The catches that a page's data tells of; none if there is no such page yet."""
+    data = page.with_suffix(".json")
+    if not data.exists():
+        return []
+    bugs = json.loads(data.read_text(encoding="utf-8"))["bugs"]
+    hunts = [Hunt.of_json(hunt) for bug in bugs for hunt in bug["hunts"]]
+    return [hunt for hunt in hunts if hunt.caught]
+
+
+def _results(bugs: list[Bug], hunts: list[Hunt]) -> list[Result]:
+    return [Result(bug, [hunt for hunt in hunts if hunt.bug_id == bug.id]) for bug in bugs]

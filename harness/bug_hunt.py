@@ -11,7 +11,8 @@ import math
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from typing import Any, Self
 
 from harness.bug_catch import Catch, Notes
 from harness.errors import HarnessError
@@ -67,6 +68,16 @@ class Hunt:
     def oracles(self) -> tuple[str, ...]:
         """``O1`` … that saw the bug in the run that caught it, the one that ended it first."""
         return () if self.catch is None else (self.catch.oracle, *self.catch.also)
+
+    @classmethod
+    def of_json(cls, data: Mapping[str, Any]) -> Self:
+        """What :func:`dataclasses.asdict` made of one, from a file; what else is there is left."""
+        values = {each.name: data[each.name] for each in fields(cls)}
+        catch = values["catch"]
+        values["catch"] = None if catch is None else Catch.of_json(catch)
+        values["red_without_the_bug"] = tuple(values["red_without_the_bug"])
+        values["spoilt"] = tuple(values["spoilt"])
+        return cls(**values)
 
     @property
     def replay(self) -> str:

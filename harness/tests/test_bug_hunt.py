@@ -186,6 +186,20 @@ def test_bug_whose_code_never_runs_is_told_apart(suite):
     assert "never ran 0/1" in " ".join(done.stdout.split())
 
 
+def test_catches_that_the_page_tells_of_are_not_hunted_again(suite):
+    hunt = ["bugs", "--id", "always-even", "--jobs", "1", "--page", "found/bugs.html",
+            "--scenario", "test_toy.py::test_later"]  # fmt: skip
+    assert bugs(suite, *hunt, "--roots", "1").returncode == 0
+    again = bugs(suite, *hunt, "--roots", "2", "--resume")
+
+    assert again.returncode == 0, again.stdout + again.stderr
+    assert "always-even root 1" in again.stderr
+    assert "always-even root 0" not in again.stderr
+    assert again.stdout.splitlines()[-1].startswith("caught=1/1 median_seeds=5 "), again.stdout
+    (bug,) = json.loads((suite / "found" / "bugs.json").read_text())["bugs"]
+    assert [hunt["root"] for hunt in bug["hunts"]] == [0, 1]
+
+
 def test_hunt_that_is_out_of_time_begins_no_run(suite):
     done = bugs(suite, "bugs", "--id", "harmless", "--roots", "1", "--jobs", "1",
                 "--minutes", "0.02")  # fmt: skip
