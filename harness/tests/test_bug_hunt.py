@@ -119,8 +119,9 @@ def suite(tmp_path):
 def bugs(directory, *arguments):
     return subprocess.run(
         [sys.executable, "-m", "harness", *arguments],
-        cwd=directory, env={"PYTHONPATH": f"{ROOT}:{directory}", "PATH": "/usr/bin:/bin"},
-        capture_output=True, text=True, timeout=60, check=False,
+        cwd=directory,
+        env={"PYTHONPATH": f"{ROOT}:{directory}", "PATH": "/usr/bin:/bin", "COLUMNS": "200"},
+        capture_output=True, text=True, timeout=200, check=False,
     )  # fmt: skip
 
 
