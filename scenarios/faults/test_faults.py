@@ -66,7 +66,7 @@ STRIKES = {
     "restart": Strike(SAFEKEEPER),
     "wipe": Strike(SAFEKEEPER),
     "replace": Strike(SAFEKEEPER),
-    "lose_unsynced": Strike(SAFEKEEPER, {"dirty_s": 0.1}),
+    "lose_unsynced": Strike(SAFEKEEPER, {"dirty_s": 0.4}),
     "lose_per_file": Strike(("sk0", "sk1", "sk2", "ps0"), {"dirty_s": 0.4}),
     "lose_sizes": Strike(PAGESERVER, {"dirty_s": 0.4}),
     "lose_names": Strike(PAGESERVER, {"dirty_s": 0.4}),
