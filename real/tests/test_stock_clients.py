@@ -154,7 +154,6 @@ async def hot_standby(
         await server.wait()
 
 
-@pytest.mark.row("P2.commands", worlds=("real",))
 async def ask_for_feedback(
     world: World, ask: Callable[[str], Awaitable[list[tuple[Any, ...]]]]
 ) -> None:
@@ -166,6 +165,7 @@ async def ask_for_feedback(
     assert await ask("select pg_reload_conf()") == [(True,)]
 
 
+@pytest.mark.row("P2.commands", worlds=("real",))
 def test_psql_asks_a_safekeeper_who_and_how_far_it_is(run_in):
     async def story(world: World) -> None:
         cluster, endpoint = await walgen_with_rows(world)
