@@ -32,6 +32,7 @@ BUSY = {
 }  # fmt: skip
 UPLOADS = {"checkpoint_distance": 256 * KIB, "checkpoint_timeout_s": 2.0}
 LISTED = "sk-snapshot-listed"
+UNREACHABLE = (HTTPStatus.INTERNAL_SERVER_ERROR, HTTPStatus.SERVICE_UNAVAILABLE)
 TOPOLOGY = Topology(safekeeper_options=BUSY, pageserver_options=UPLOADS)
 
 pytestmark = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to wait for")
@@ -243,6 +244,30 @@ async def test_deletion_goes_on_after_a_crash(world: World) -> None:
     await until_ended(world, doomed)
     await doomed.start()
     await check_gone(world, cluster, endpoint, doomed)
+
+
+async def test_deletion_takes_the_wal_in_s3_along_only_if_asked(world: World) -> None:
+    """What S3 has is this timeline's alone, and an answer that does not come is asked for again."""
+    cluster, endpoint = await start(world)
+    await endpoint.put(1, "a")
+    doomed, objects = await cluster.create_tenant(), world.backend.admin_objects()
+    world.expect_log("was deleted", reason="its pageserver still asks for it")
+    world.expect_log(rf"DELETE \S*/{doomed.timeline_id} failed", reason="S3 is away", node="sk2")
+    prefix = f"safekeeper/{doomed.tenant_id}/"
+    mine = f"{prefix}{doomed.timeline_id}/{1:08X}{0:08X}{1:08X}"
+    other = f"{prefix}{endpoint.timeline.timeline_id}/{1:08X}{0:08X}{1:08X}"
+    for key in (mine, other):
+        await objects.put(key, b"WAL")
+    for safekeeper in cluster.safekeepers:
+        await safekeeper.delete_timeline(doomed)
+    assert [info.key for info in await objects.list(prefix)] == sorted([mine, other])
+
+    last = cluster.safekeeper(2)
+    async with world.faults.object_store_outage():
+        assert await refusal(last.delete_timeline(doomed, remote=True)) in UNREACHABLE
+    for _ in range(2):
+        await last.delete_timeline(doomed, remote=True)
+        assert [info.key for info in await objects.list(prefix)] == [other]
 
 
 async def check_gone(

@@ -19,6 +19,7 @@ import pytest
 from harness.errors import HarnessError
 from harness.temporary import scratch_directory
 from harness.topology import Topology
+from harness.verdict import INTERRUPTED
 from real import process
 from real.cluster_file import ClusterFile, locked
 
@@ -173,6 +174,18 @@ def test_a_cluster_that_was_killed_outright_starts_again(data):
 
 def json_node(url: str) -> str:
     return json.loads(get(url)).get("node", "") if url.endswith("/status") else ""
+
+
+@pytest.mark.parametrize("moment", ["real.s3_server", "seawall safekeeper sk0"])
+def test_an_interrupt_before_it_is_ready_ends_everything(moment):
+    up = Up("--compute", "walgen", "--safekeepers", "1")
+    deadline_s = time.monotonic() + WITHIN_S
+    while moment not in names_of(process.tree(up.child.pid)):
+        assert time.monotonic() < deadline_s, f"{moment} never ran"
+        time.sleep(0.01)
+
+    assert up.stop() in (0, INTERRUPTED)
+    assert not [line for line in up.lines if "Traceback" in line or "Ctrl-C" in line]
 
 
 def test_a_node_that_dies_is_named_and_the_end_is_no_success():

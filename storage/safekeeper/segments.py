@@ -68,6 +68,11 @@ class WalSegments:
         """Number of the oldest segment here, ``None`` if there is none."""
         return min(self._existing, default=None)
 
+    @property
+    def newest(self) -> int | None:
+        """Number of the newest segment here, the one that is written to if any is."""
+        return max(self._existing, default=None)
+
     def has(self, lsn: Lsn) -> bool:
         """Whether the segment that holds ``lsn`` is here."""
         return lsn // self.segment_size in self._existing

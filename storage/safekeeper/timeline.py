@@ -374,8 +374,10 @@ class Timeline:
 
     def _removable(self) -> bool:
         oldest = self.segments.oldest
-        size = self.segments.segment_size
-        return oldest is not None and (oldest + 1) * size <= self.removal_limit_lsn()
+        if oldest is None or oldest == self.segments.newest:
+            # WAL may end with its segment, as after pg_switch_wal(): then this one is still open.
+            return False
+        return (oldest + 1) * self.segments.segment_size <= self.removal_limit_lsn()
 
     async def _remove_oldest(self) -> None:
         oldest = self.segments.oldest
