@@ -308,6 +308,14 @@ class PageserverHandle(NodeHandle):
         """Delete a timeline for good."""
         await self.http("DELETE", _timeline_path(timeline))
 
+    async def lsn_by_timestamp(
+        self, timeline: TenantTimelineId, timestamp_us: int
+    ) -> tuple[str, Lsn]:
+        """How a time (microseconds since 1970) lies to the commits, and the LSN it belongs to."""
+        path = f"{_timeline_path(timeline)}/lsn_by_timestamp?timestamp_us={timestamp_us}"
+        answer = await self.http("GET", path)
+        return str(answer["kind"]), Lsn.parse(answer["lsn"])
+
     async def checkpoint(self, timeline: TenantTimelineId) -> None:
         """Flush and upload what is in memory now; returns when S3 has it."""
         await self.http("POST", f"{_timeline_path(timeline)}/checkpoint")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import struct
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -20,9 +21,10 @@ from storage.lsn import Lsn
 from storage.wal.reader import WalReader
 from storage.wal.record import BlockRef, decode
 from storage.wire.client import ConnectOptions, connect
-from storage.wire.replication import XLogData, parse_from_server
+from storage.wire.replication import POSTGRES_EPOCH_US, XLogData, parse_from_server
 
 PAGE_BYTES = 8192
+_COMMIT_TIME = struct.Struct("<q")
 
 
 Page = tuple[int, int, int, int, int]
@@ -82,6 +84,18 @@ def changes(
     reader.feed(wal)
     for raw in reader.records():
         yield raw.end_lsn, decode(raw.raw, raw.lsn, raw.end_lsn, pg_version).blocks
+
+
+def commit_times(
+    wal: bytes, start: Lsn, *, pg_version: int, wal_segment_size: int
+) -> Iterator[tuple[Lsn, int]]:
+    """(end LSN, microseconds since 1970) of every commit of walgen that tells its time."""
+    reader = WalReader(start, pg_version, wal_segment_size)
+    reader.feed(wal)
+    for raw in reader.records():
+        data = decode(raw.raw, raw.lsn, raw.end_lsn, pg_version).main_data
+        if len(data) == _COMMIT_TIME.size:
+            yield raw.end_lsn, POSTGRES_EPOCH_US + _COMMIT_TIME.unpack(data)[0]
 
 
 class PageTap:

@@ -199,6 +199,7 @@ SHARED = Section(
         )),
         Row("P3", "Page service", (
             Claim("pagestream", "requests are answered in order, whole, at their LSN"),
+            Claim("timestamps", "the LSN of a time follows the times of commits, not of arrival"),
             Claim("backups", "basebackup and fullbackup give a data directory of an LSN"),
             Claim("stock", "psql, psycopg2 and the extended protocol are served", REAL, STOCK),
         )),

@@ -9,7 +9,7 @@ of its successor, as any primary without read leases.)
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from storage.compute.page_cache import PageCache
@@ -70,8 +70,10 @@ def total(rows: list[Row]) -> int:
 class Engine:
     """Transactions and reads of a primary. Safe for any number of concurrent callers."""
 
-    def __init__(self, log: Log, cache: PageCache) -> None:
+    def __init__(self, log: Log, cache: PageCache, now_us: Callable[[], int] | None = None) -> None:
+        """``now_us`` stamps commits (Postgres epoch); without it they tell no time."""
         self._log = log
+        self._now_us = now_us
         self._cache = cache
         self._snapshots: list[Snapshot] = []
 
@@ -122,12 +124,15 @@ class Engine:
                 changed.append(ChangedPage(block, page, effective))
         if not changed:
             return seen_lsn
-        end_lsn = self._log.add(kv_record.transaction(changed))
+        end_lsn = self._log.add(kv_record.transaction(changed, self._commit_time()))
         for _, page, _ in changed:
             assert end_lsn > page.lsn, f"record ends at {end_lsn}, its page is at {page.lsn}"
             page.lsn = end_lsn
         self._cache.blocks = max(self._cache.blocks, changed[-1].block + 1)
         return end_lsn
+
+    def _commit_time(self) -> int | None:
+        return None if self._now_us is None else self._now_us()
 
     async def get(self, key: int) -> ReadResult:
         """The row of a key, if there is one."""

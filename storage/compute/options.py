@@ -48,7 +48,8 @@ class PageServiceOptions:
 class WalgenOptions:
     """Options of ``walgen`` (ARCHITECTURE.md, "Node options").
 
-    With ``callmemaybe`` the safekeepers are asked to call ``pageserver`` for its WAL. Its proposer
+    With ``callmemaybe`` the safekeepers are asked to call ``pageserver`` for its WAL. With
+    ``commit_timestamps`` records tell when they were committed. The proposer
     sends ``append_bytes_max`` bytes at once, but whole records, and keeps
     ``wal_retained_bytes_max`` of committed WAL for safekeepers that lag.
     """
@@ -60,6 +61,7 @@ class WalgenOptions:
     pg_version: int
     wal_segment_size: int
     callmemaybe: bool = False
+    commit_timestamps: bool = False
     append_bytes_max: int = 128 * KIBIBYTE
     wal_retained_bytes_max: int = 16 * 1024 * KIBIBYTE
 

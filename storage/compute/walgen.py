@@ -2,7 +2,8 @@
 
 It wins an election, takes the state at the end of the recovered log from the pageserver, and then
 turns transactions into WAL. It keeps nothing of its own: safekeepers have its WAL, the pageserver
-its pages. The WAL depends on system id, start LSN and the order of transactions, on nothing else.
+its pages. The WAL depends on system id, start LSN and the order of transactions, and on the clock
+only if commits are to tell their time.
 Once a higher term rules it acknowledges nothing more and ends with ``Deposed``.
 """
 
@@ -30,6 +31,7 @@ from storage.tasks import TaskRegistry
 from storage.wal.writer import WalWriter, WriterOptions
 from storage.walproposer.options import Elected, ProposerOptions
 from storage.walproposer.proposer import WalProposer
+from storage.wire.replication import POSTGRES_EPOCH_US
 from storage.wire.server import WireServer
 
 logger = logging.getLogger(__name__)
@@ -117,7 +119,10 @@ class Walgen:
                 capacity=options.pages.cache_pages,
             ),
         )
-        return Engine(log, cache)
+        clock = self._context.ports.clock
+        if not options.commit_timestamps:
+            return Engine(log, cache)
+        return Engine(log, cache, lambda: clock.wall_us() - POSTGRES_EPOCH_US)
 
     async def close(self) -> None:
         """End everything; whoever still waits for a commit hears that its outcome is unknown."""

@@ -11,7 +11,7 @@ from typing import Final
 
 from storage.errors import CorruptData
 from storage.kv import page as kv_page
-from storage.kv.record import INFO_TRANSACTION, KV_RMGR_ID
+from storage.kv.record import INFO_TRANSACTION, KV_RMGR_ID, commit_time_us
 from storage.lsn import Lsn
 from storage.pageserver.hooks import PostgresHooks
 from storage.pageserver.keys import Key, KeyKind
@@ -50,7 +50,10 @@ class WalIngest:
         record = decode(raw.raw, raw.lsn, raw.end_lsn, self._timeline.pg_version)
         if record.rmid == KV_RMGR_ID:
             changes = kv_changes(record)
-            if self._modification.commit_known_blocks(raw.lsn, raw.end_lsn, changes):
+            committed_us = commit_time_us(record.main_data)
+            if committed_us is None and self._modification.commit_known_blocks(
+                raw.lsn, raw.end_lsn, changes
+            ):
                 return
         modification = self._modification
         modification.begin(raw.lsn, raw.end_lsn)
@@ -58,6 +61,8 @@ class WalIngest:
             if record.rmid == KV_RMGR_ID:
                 for key, value in changes:
                     await modification.put_block(key.owner, key.block, value)
+                if committed_us is not None:
+                    await modification.put_commit_time(committed_us)
             else:
                 await self._ingest_other(modification, record)
         except BaseException:

@@ -37,6 +37,7 @@ class KeyKind(enum.IntEnum):
     CONTROL_FILE = 10
     CHECKPOINT = 11
     NAMED_FILE = 12
+    COMMIT_TIME = 13
 
 
 class Slru(enum.IntEnum):
@@ -153,6 +154,11 @@ def control_file() -> Key:
 def checkpoint() -> Key:
     """The running ``CheckPoint`` structure: next xid, next oid and so on."""
     return Key(KeyKind.CHECKPOINT, 0, 0, 0, 0, 0)
+
+
+def commit_time() -> Key:
+    """When the newest commit was (``newest_commit.NewestCommit``)."""
+    return Key(KeyKind.COMMIT_TIME, 0, 0, 0, 0, 0)
 
 
 def named_file(number: int) -> Key:

@@ -23,6 +23,7 @@ from storage.pageserver.datadir import (
     encode_size,
 )
 from storage.pageserver.keys import Key, KeyKind, Relation, Slru
+from storage.pageserver.newest_commit import NewestCommit
 from storage.pageserver.redo import (
     OPCODE_DIRECTORY_ADD,
     OPCODE_DIRECTORY_REMOVE,
@@ -65,6 +66,7 @@ class Modification:
         self._pending: dict[Key, list[Value]] = {}
         self._sizes: dict[Key, int | None] = {}
         self._directories: dict[Key, set[bytes]] = {}
+        self._commit_us: int | None = None
         self.directory = DataDirectory(self.get)
 
     @property
@@ -119,6 +121,7 @@ class Modification:
         self._pending.clear()
         self._sizes.clear()
         self._directories.clear()
+        self._commit_us = None
         self._open = False
 
     def put(self, key: Key, value: Value) -> None:
@@ -260,6 +263,15 @@ class Modification:
     def put_checkpoint(self, data: bytes) -> None:
         """Replace the running ``CheckPoint`` structure."""
         self.put(keys.checkpoint(), Image(data))
+
+    async def put_commit_time(self, time_us: int) -> None:
+        """The open record is a commit of this time (microseconds of the Postgres epoch)."""
+        if self._commit_us is None:
+            data = await self.get(keys.commit_time())
+            self._commit_us = time_us if data is None else NewestCommit.decode(data).time_us
+        self._commit_us = max(self._commit_us, time_us)
+        newest = NewestCommit(self._commit_us, self._end_lsn)
+        self.put(keys.commit_time(), Image(newest.encode()))
 
     # Caches of the tip.
 

@@ -72,6 +72,14 @@ class DatabaseSize(PageRequest):
     tag = 4
 
 
+class SlruSegment(PageRequest):
+    """Wants a whole segment of an SLRU, answered by :class:`Segment`; ``relation.space`` is the
+    number of the SLRU (:class:`~storage.pageserver.keys.Slru`), ``relation.relation`` its own."""
+
+    __slots__ = ()
+    tag = 5
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
     """A page of 8 KiB as of ``lsn``."""
@@ -100,6 +108,20 @@ class Count:
 
 
 @dataclass(frozen=True, slots=True)
+class Segment:
+    """A segment of an SLRU as of ``lsn``: as many pages of 8 KiB as it has."""
+
+    request_id: int
+    lsn: Lsn
+    data: bytes
+
+    def parts(self) -> tuple[bytes, bytes]:
+        """The message in two parts."""
+        assert len(self.data) % BLOCK_SIZE == 0, f"a segment of {len(self.data)} bytes"
+        return _RESPONSE.pack(104, self.request_id, self.lsn), self.data
+
+
+@dataclass(frozen=True, slots=True)
 class Refused:
     """The request failed; ``sqlstate`` is the error's class, ``message`` is for people."""
 
@@ -114,10 +136,10 @@ class Refused:
         return _RESPONSE.pack(103, self.request_id, self.lsn), text
 
 
-PageResponse = Page | Count | Refused
+PageResponse = Page | Count | Segment | Refused
 
 _REQUESTS: Final = {
-    request.tag: request for request in (GetPage, Exists, RelationBlocks, DatabaseSize)
+    request.tag: request for request in (GetPage, Exists, RelationBlocks, DatabaseSize, SlruSegment)
 }
 
 
@@ -140,6 +162,8 @@ def parse_response(message: bytes) -> PageResponse:
         return Page(number, Lsn(lsn), body)
     if tag == 102 and len(body) == _COUNT.size:
         return Count(number, Lsn(lsn), int(_COUNT.unpack(body)[0]))
+    if tag == 104 and len(body) % BLOCK_SIZE == 0:
+        return Segment(number, Lsn(lsn), body)
     if tag == 103 and len(body) >= _SQLSTATE_SIZE:
         sqlstate = body[:_SQLSTATE_SIZE].decode("ascii", "replace")
         return Refused(number, sqlstate, body[_SQLSTATE_SIZE:].decode("utf-8", "replace"), Lsn(lsn))

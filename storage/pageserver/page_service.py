@@ -10,6 +10,7 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
 from storage.errors import BadRequest, CorruptData, NotFound
+from storage.failpoints import Failpoint, failpoint
 from storage.ids import TenantId, TimelineId
 from storage.log import log_failure
 from storage.lsn import Lsn
@@ -17,7 +18,7 @@ from storage.pageserver import page_protocol as protocol
 from storage.pageserver.basebackup import base_backup
 from storage.pageserver.creation import NewTimeline, import_timeline
 from storage.pageserver.environment import Environment
-from storage.pageserver.keys import BLOCK_SIZE, Relation
+from storage.pageserver.keys import BLOCK_SIZE, Relation, Slru
 from storage.pageserver.leasing import lease_lsn
 from storage.pageserver.modification import Modification
 from storage.pageserver.read_view import ReadPoint, ReadView, read_view
@@ -127,6 +128,9 @@ class PageService:
             if isinstance(request, protocol.GetPage):
                 page = await view.directory.relation_block(request.relation, request.block)
                 return protocol.Page(request.request_id, view.lsn, page)
+            if isinstance(request, protocol.SlruSegment):
+                segment = await _slru_segment(view, request.relation)
+                return protocol.Segment(request.request_id, view.lsn, segment)
             return protocol.Count(request.request_id, view.lsn, await _count(view, request))
 
     def _refusal(self, request: protocol.PageRequest, error: Exception) -> protocol.Refused:
@@ -186,6 +190,7 @@ class PageService:
             copy = await session.copy_out()
             while chunk is not None:
                 await copy.send(chunk)
+                await failpoint(Failpoint.PS_BASEBACKUP_SENT)
                 chunk = await anext(chunks, None)
             await copy.done("FULLBACKUP" if full else "BASEBACKUP")
         finally:
@@ -235,6 +240,20 @@ async def _count(view: ReadView, request: protocol.PageRequest) -> int:
         case _:
             blocks = await view.directory.database_blocks(relation.space, relation.database)
             return blocks * BLOCK_SIZE
+
+
+async def _slru_segment(view: ReadView, named: Relation) -> bytes:
+    """All pages of an SLRU segment."""
+    try:
+        slru = Slru(named.space)
+    except ValueError:
+        known = ", ".join(f"{each.value} {each.name}" for each in Slru)
+        raise BadRequest(f"there is no SLRU {named.space}; there are {known}") from None
+    blocks = await view.directory.slru_segment_size(slru, named.relation)
+    if blocks is None:
+        raise NotFound(f"{slru.name} has no segment {named.relation:04X} at {view.lsn}")
+    numbers = range(blocks)
+    return b"".join([await view.directory.slru_block(slru, named.relation, n) for n in numbers])
 
 
 def _check_count(words: Sequence[str], usage: str) -> None:

@@ -5,9 +5,9 @@ from __future__ import annotations
 from dataclasses import asdict
 from typing import Any
 
-from storage.errors import NotFound
 from storage.http.api import Api, Request
 from storage.http.schema import LSN, NATURAL, Schema, object_of
+from storage.pageserver.commit_times import lsn_by_timestamp
 from storage.pageserver.deletion import delete_timeline
 from storage.pageserver.leasing import lease_lsn
 from storage.pageserver.options import PageserverOptions
@@ -16,6 +16,7 @@ from storage.pageserver.tenant import Tenant
 from storage.pageserver.tenants import Tenants
 from storage.pageserver.timeline import Timeline
 from storage.tasks import interruptible, serving
+from storage.wire.replication import POSTGRES_EPOCH_US
 
 _SECONDS: Schema = {"type": "number", "minimum": 0}
 _TIMELINE = "/tenant/{tenant_id}/timeline/{timeline_id}"
@@ -44,7 +45,7 @@ def add_timeline_routes(api: Api, tenants: Tenants, options: PageserverOptions) 
         "GET",
         f"{_TIMELINE}/lsn_by_timestamp",
         handlers.lsn_by_timestamp,
-        summary="The last LSN known to be from a time or before (microseconds since 1970)",
+        summary="The last commit of a time or before (microseconds since 1970), by its record",
         query=object_of({"timestamp_us": NATURAL}),
     )
 
@@ -95,10 +96,8 @@ class _Handlers:
     async def lsn_by_timestamp(self, request: Request) -> dict[str, Any]:
         _, timeline = self._find(request)
         timeline.state.check_active()
-        wall_us = int(request.query["timestamp_us"])
-        lsn = timeline.times.older_than(wall_us)
-        if lsn is None:
-            raise NotFound(f"nothing is known to be as old as {wall_us} us")
-        later = timeline.times.first_at(wall_us + 1)
-        kind = "future" if later is None else "present"
-        return {"lsn": str(lsn), "kind": kind}
+        time_us = int(request.query["timestamp_us"]) - POSTGRES_EPOCH_US
+        with serving(*timeline.ident):
+            async with interruptible():
+                found = await lsn_by_timestamp(timeline, time_us)
+        return {"lsn": str(found.lsn), "kind": found.kind.value}

@@ -8,7 +8,7 @@ went back adds nothing until it has caught up.
 
 from __future__ import annotations
 
-from bisect import bisect_left, bisect_right
+from bisect import bisect_right
 from typing import NamedTuple
 
 from storage.lsn import Lsn
@@ -62,8 +62,3 @@ class WalTimes:
         """The highest LSN up to which everything is known to be from ``wall_us`` or before."""
         position = bisect_right(self._samples, wall_us, key=lambda sample: sample.wall_us)
         return self._samples[position - 1].lsn if position else None
-
-    def first_at(self, wall_us: int) -> Sample | None:
-        """The first sample at or after a time; ``None`` if none is known yet."""
-        position = bisect_left(self._samples, wall_us, key=lambda sample: sample.wall_us)
-        return self._samples[position] if position < len(self._samples) else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from storage.lsn import Lsn
-from storage.pageserver.keys import Relation
+from storage.pageserver.keys import Relation, Slru
 from storage.pageserver.page_protocol import (
     Count,
     DatabaseSize,
@@ -16,12 +16,18 @@ from storage.pageserver.page_protocol import (
     PageResponse,
     Refused,
     RelationBlocks,
+    Segment,
+    SlruSegment,
     parse_request,
     parse_response,
 )
+from storage.pageserver.page_service import PageService
+from storage.pageserver.values import Image
 from storage.tests.pageserver_node import IDS, Node, play
-from storage.tests.pageserver_world import KV, START, TENANT
-from storage.wire.client import Client
+from storage.tests.pageserver_world import KV, START, TENANT, Rig
+from storage.tests.pageserver_world import play as play_rig
+from storage.wire.client import Client, connect
+from storage.wire.server import serve
 
 
 async def ask(client: Client, *requests: PageRequest) -> list[PageResponse]:
@@ -82,6 +88,51 @@ def test_requests_are_answered_in_order() -> None:
     play(story)
 
 
+def clog_segment(number: int) -> Relation:
+    """How a request names a segment of the commit log."""
+    return Relation(Slru.CLOG, 0, number, 0)
+
+
+def test_slru_segments_are_served_whole_at_their_lsn() -> None:
+    """Two pages, one of which was never written, then a drop: each as of its LSN."""
+    page = bytes(range(256)) * 32
+
+    async def story(rig: Rig) -> None:
+        timeline, _ = await rig.written(3)
+        service = PageService(rig.environment, rig.tenants)
+        rig.loop.nodes.start("ps0")
+        with rig.loop.nodes.acting_as("ps0"):
+            served = serve("ps0", 6400, service.query, rig.environment.registry)
+            rig.servers.append(await rig.loop.create_task(served))
+        first, record = timeline.last_record_lsn, timeline.modification
+        written, dropped = Lsn(first + 8), Lsn(first + 16)
+        record.begin(first, written)
+        await record.put_slru_block(Slru.CLOG, 2, 1, Image(page))
+        record.commit()
+        record.begin(written, dropped)
+        await record.drop_slru_segment(Slru.CLOG, 2)
+        record.commit()
+        timeline.finish_batch()
+
+        client = await connect("ps0", 6400)
+        answers = await ask(
+            client,
+            SlruSegment(clog_segment(2), 0, 1, written, written),
+            SlruSegment(clog_segment(2), 0, 2),
+            SlruSegment(clog_segment(3), 0, 3, written, written),
+            SlruSegment(Relation(9, 0, 0, 0), 0, 4),
+        )
+        assert answers[0] == Segment(1, written, bytes(8192) + page)
+        refusals = [a for a in answers[1:] if isinstance(a, Refused)]
+        assert [(a.request_id, a.sqlstate) for a in refusals] == [
+            (2, "42704"), (3, "42704"), (4, "22023"),
+        ]  # fmt: skip
+        assert "2 MULTIXACT_MEMBERS" in refusals[2].message
+        await client.close()
+
+    play_rig(story)
+
+
 def test_a_stream_outlives_a_detach_and_attach() -> None:
     async def story(stage: Node) -> None:
         await stage.timeline(30)
@@ -109,7 +160,7 @@ def test_a_stream_outlives_a_detach_and_attach() -> None:
 
 
 def test_requests_survive_their_encoding() -> None:
-    for kind in (GetPage, Exists, RelationBlocks, DatabaseSize):
+    for kind in (GetPage, Exists, RelationBlocks, DatabaseSize, SlruSegment):
         request = kind(KV, 5, 6, Lsn(80), Lsn(7))
         assert parse_request(request.encode()) == request
         assert type(parse_request(request.encode())) is kind

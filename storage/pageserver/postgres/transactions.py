@@ -107,10 +107,12 @@ class TransactionRecords:
         """See :class:`~storage.pageserver.postgres.change.RecordHandler`."""
         match change.record.info & _OPERATION_MASK:
             case Operation.COMMIT:
+                await self._note_time(change)
                 await self._finish(change, slru_pages.STATUS_COMMITTED, prepared=False)
             case Operation.ABORT:
                 await self._finish(change, slru_pages.STATUS_ABORTED, prepared=False)
             case Operation.COMMIT_PREPARED:
+                await self._note_time(change)
                 await self._finish(change, slru_pages.STATUS_COMMITTED, prepared=True)
             case Operation.ABORT_PREPARED:
                 await self._finish(change, slru_pages.STATUS_ABORTED, prepared=True)
@@ -120,6 +122,11 @@ class TransactionRecords:
                 self._assign(change)
             case operation:
                 raise change.unsupported(f"transaction operation {operation:#04x}")
+
+    async def _note_time(self, change: Change) -> None:
+        """``xact_time`` comes first (``xl_xact_commit``)."""
+        (time_us,) = change.unpack("<q")
+        await change.modification.put_commit_time(time_us)
 
     async def _finish(self, change: Change, status: int, *, prepared: bool) -> None:
         outcome = parse_outcome(change)
