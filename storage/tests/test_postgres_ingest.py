@@ -105,6 +105,16 @@ def test_block_without_image_raises_the_alarm(timeline: Timeline) -> None:
     assert timeline.checkpoint.next_xid == 1000
 
 
+def test_hints_may_change_without_an_image(timeline: Timeline) -> None:
+    """With full_page_writes off there is none, and stock replay leaves the page alone as well."""
+    timeline.put(HEAP, 0)
+    before = asyncio.run(timeline.directory.relation_block(HEAP, 0))
+    timeline.play(0, 0xA0, blocks=(reference(HEAP, 0, None),))
+    assert asyncio.run(timeline.directory.relation_block(HEAP, 0)) == before
+    with pytest.raises(ImageMissing):
+        timeline.play(0, 0xB0, blocks=(reference(HEAP, 0, None),))
+
+
 def test_free_space_map_is_not_kept(timeline: Timeline) -> None:
     space_map = HEAP._replace(fork=1)
     timeline.play(0, 0xB0, blocks=(reference(space_map, 0), reference(space_map, 1, None)))

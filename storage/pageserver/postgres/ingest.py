@@ -30,6 +30,7 @@ from storage.pageserver.postgres.databases import (
 from storage.pageserver.postgres.multixacts import CommitLogRecords, MultixactRecords
 from storage.pageserver.postgres.origins import OriginRecords
 from storage.pageserver.postgres.record_kinds import (
+    FPI_FOR_HINT,
     SPECIAL_RELATION_UPDATE,
     Handling,
     RecordKind,
@@ -44,6 +45,7 @@ from storage.pageserver.postgres.relations import (
 from storage.pageserver.postgres.server_records import ServerRecords, StandbyRecords
 from storage.pageserver.postgres.transactions import TransactionRecords
 from storage.pageserver.values import Image
+from storage.wal.format import RMGR_XLOG
 from storage.wal.image import with_lsn
 from storage.wal.record import BlockRef, WalRecord
 
@@ -135,7 +137,13 @@ class RecordIngest:
                 await modification.put_block(relation, block.block, value)
 
     def _refuse_block(self, record: WalRecord, block: BlockRef) -> None:
-        """Images are all we replay: without one the page would silently stay as it was."""
+        """Images are all we replay: without one the page would silently stay as it was.
+
+        A page of which only hints changed may do so; with ``full_page_writes = off`` such records
+        come without images, and replay does nothing either (``xlog_redo``).
+        """
+        if (record.rmid, record.info & 0xF0) == (RMGR_XLOG, FPI_FOR_HINT):
+            return
         raise self._alarm(
             ImageMissing(
                 f"record at {record.lsn} (rmgr {record.rmid}, info {record.info:#04x}) changes "

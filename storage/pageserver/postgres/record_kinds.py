@@ -17,6 +17,9 @@ from storage.wal.format import PAGE_MAGIC
 SPECIAL_RELATION_UPDATE: Final = 0x01
 """Info bit of records that change relation files beyond the blocks they name (``xlogrecord.h``)."""
 
+FPI_FOR_HINT: Final = 0xA0
+"""Operation of XLOG whose records may lack their image (``pg_control.h``)."""
+
 _OPERATION_MASK: Final = 0xF0
 _FLAG_XINFO: Final = 0x80
 
