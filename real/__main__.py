@@ -1,6 +1,7 @@
-"""``python -m real up``: run a whole cluster on this machine until Ctrl-C.
+"""``python -m real``: run a whole cluster on this machine, or check rebuilt data directories.
 
-Exit codes: 0 stopped as asked, 1 a node had died, 2 it could not be started or wrong usage.
+Exit codes: 0 stopped as asked or passed, 1 a node had died or a check failed, 2 could not be
+started or wrong usage.
 """
 
 from __future__ import annotations
@@ -12,6 +13,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from harness.errors import HarnessError
+from real.postgres.binaries import SUPPORTED
+from real.rebuild.figures import RebuildOptions
 from real.up import UpOptions, up
 
 S3_OPTIONS = ("endpoint", "bucket", "access_key", "region")
@@ -20,6 +23,17 @@ S3_OPTIONS = ("endpoint", "bucket", "access_key", "region")
 def main(argv: Sequence[str] | None = None) -> int:
     """Parse the command line and run it; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    try:
+        return int(arguments.command(arguments))
+    except HarnessError as error:
+        print(f"seawall: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("seawall: interrupted", file=sys.stderr)
+        return 130
+
+
+def _up(arguments: argparse.Namespace) -> int:
     for name in S3_OPTIONS:
         value = getattr(arguments, f"s3_{name}")
         if value:
@@ -32,14 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         discovery=arguments.discovery,
         first_port=arguments.first_port,
     )
-    try:
-        return up(options, _say)
-    except HarnessError as error:
-        print(f"seawall: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print("seawall: interrupted", file=sys.stderr)
-        return 130
+    return up(options, _say)
+
+
+def _rebuild(arguments: argparse.Namespace) -> int:
+    from real.rebuild.run import rebuild  # Only this command needs it all.
+
+    options = RebuildOptions(arguments.major, arguments.seed, arguments.lsns, arguments.rounds)
+    return rebuild(options, _say)
 
 
 def _say(text: str) -> None:
@@ -61,6 +75,15 @@ def _parser() -> argparse.ArgumentParser:
     for name in S3_OPTIONS:
         option = f"--s3-{name.replace('_', '-')}"
         up_.add_argument(option, default="", help=f"as SEAWALL_S3_{name.upper()}")
+    up_.set_defaults(command=_up)
+    check = commands.add_parser(
+        "rebuild", help="compare data directories rebuilt at random commits with stock recovery"
+    )
+    check.add_argument("--major", type=int, choices=SUPPORTED, default=SUPPORTED[0])
+    check.add_argument("--seed", type=int, default=0, help="odd: pages carry checksums")
+    check.add_argument("--lsns", type=_count, default=20, help="how many (default: 20)")
+    check.add_argument("--rounds", type=_count, default=1, help="rounds of the workload")
+    check.set_defaults(command=_rebuild)
     return parser
 
 

@@ -56,7 +56,7 @@ def template(binaries: Binaries, wal_segment_size: int, cache: Path) -> Template
     with locked(cache, name):
         if not path.exists():
             _build(binaries, wal_segment_size, path)
-    return _describe(binaries, path)
+    return describe(binaries, path)
 
 
 def _build(binaries: Binaries, wal_segment_size: int, path: Path) -> None:
@@ -77,7 +77,8 @@ def _build(binaries: Binaries, wal_segment_size: int, path: Path) -> None:
     working.rename(path)
 
 
-def _describe(binaries: Binaries, path: Path) -> Template:
+def describe(binaries: Binaries, path: Path) -> Template:
+    """What ``pg_controldata`` says of a data directory that was shut down."""
     command = [binaries.program("pg_controldata"), str(path)]
     environment = {**os.environ, "LC_ALL": "C"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, **as_user())

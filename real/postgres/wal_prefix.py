@@ -52,7 +52,7 @@ async def write_prefix(request: PrefixRequest, lsn: Lsn, wal_directory: Path) ->
         try:
             async with asyncio.timeout(FETCH_S_MAX):
                 begin_lsn = await _begin(request, host, lsn)
-                data = await _fetch(request, (host, int(port)), begin_lsn, lsn)
+                data = await fetch(request, (host, int(port)), begin_lsn, lsn)
         except (OSError, TimeoutError, EOFError, SeawallError) as error:
             failure = error
             continue
@@ -71,7 +71,8 @@ async def _begin(request: PrefixRequest, host: str, lsn: Lsn) -> Lsn:
     return Lsn(min(lsn, max(start_lsn, segment_start)))
 
 
-async def _fetch(request: PrefixRequest, where: tuple[str, int], begin: Lsn, end: Lsn) -> bytes:
+async def fetch(request: PrefixRequest, where: tuple[str, int], begin: Lsn, end: Lsn) -> bytes:
+    """The WAL from ``begin`` to ``end``, from the safekeeper at (host, port)."""
     if begin == end:
         return b""
     settings = {"tenant_id": request.tenant_id, "timeline_id": request.timeline_id}

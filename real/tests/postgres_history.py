@@ -7,15 +7,14 @@ counters just below segment borders, in epoch 1, so that a short life crosses an
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import psycopg2
-
-from real.tests.postgres_checks import Picture, take_picture
+from real.rebuild import picture
+from real.rebuild.picture import Picture, take_picture
 from storage.lsn import Lsn
 from storage.pageserver.postgres.control import ControlFile
 from storage.pageserver.postgres.import_directory import end_of_checkpoint
@@ -68,13 +67,9 @@ class History:
         return store
 
 
-@contextmanager
-def session(server: Server, database: str = "postgres") -> Iterator[Any]:
+def session(server: Server, database: str = "postgres") -> AbstractContextManager[Any]:
     """A connection that commits each statement."""
-    with closing(psycopg2.connect(host=str(server.home), user="postgres", dbname=database)) as link:
-        link.autocommit = True
-        with link.cursor() as cursor:
-            yield cursor
+    return picture.session(server.home, database)
 
 
 def wear(server: Server) -> None:
@@ -142,7 +137,7 @@ def mark(history: History, server: Server, name: str) -> None:
         cursor.execute("select pg_current_wal_insert_lsn()::text")
         lsn = Lsn.parse(cursor.fetchone()[0])
         cursor.execute("checkpoint")  # Sizes are taken from the files.
-    history.marks[name] = Mark(name, lsn, take_picture(server))
+    history.marks[name] = Mark(name, lsn, take_picture(server.home))
 
 
 def schema(server: Server) -> None:

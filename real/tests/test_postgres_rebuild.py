@@ -18,15 +18,9 @@ from typing import NamedTuple
 import psycopg2
 import pytest
 
+from real.rebuild.picture import Picture, broken_relations, differences, take_picture
 from real.tests import postgres_history
-from real.tests.postgres_checks import (
-    Picture,
-    broken_relations,
-    differences,
-    index_disagreements,
-    leftover_files,
-    take_picture,
-)
+from real.tests.postgres_checks import index_disagreements, leftover_files
 from real.tests.postgres_history import SETTINGS, History, live, read_wal, session
 from storage.lsn import Lsn
 from storage.pageserver.keys import Slru
@@ -86,6 +80,11 @@ def rebuild(store: VersionStore, lsn: Lsn, history: History, home: Path, name: s
     return server
 
 
+def unlike(picture: Picture, server: Server) -> list[str]:
+    """What differs now; sequences may be ahead by the values that are logged in advance."""
+    return differences(picture, take_picture(server.home), sequence_slack=32 * 7)
+
+
 @pytest.mark.parametrize("name", MARKS)
 def test_rebuilt_server_equals_the_original_at_that_moment(
     history: History, store: VersionStore, home: Path, name: str
@@ -93,10 +92,10 @@ def test_rebuilt_server_equals_the_original_at_that_moment(
     mark = history.marks[name]
     server = rebuild(store, record_end_at(store, mark.lsn), history, home, name)
     with server.running(*SETTINGS):
-        assert differences(mark.picture, take_picture(server)) == []
+        assert unlike(mark.picture, server) == []
         assert leftover_files(server) == []
         if name != "two_phase":  # The open prepared transaction holds locks.
-            assert broken_relations(server) == []
+            assert broken_relations(server.home) == []
         if name != "schema" and history.version == 15:
             assert index_disagreements(server) == []
         with session(server) as run:
@@ -220,7 +219,7 @@ def test_wal_goes_on_without_a_gap_from_the_synthetic_checkpoint(
     with picture_source.running(*SETTINGS), session(picture_source) as run:
         run.execute("select count(*), max(i) from added")
         assert run.fetchone() == (101, 1000)
-        assert broken_relations(picture_source) == []
+        assert broken_relations(picture_source.home) == []
 
 
 def rebuild_joined(
@@ -305,12 +304,12 @@ def symptoms(server: Server, picture: Picture, seen_by: str) -> list[str]:
         with server.running(*SETTINGS):
             match seen_by:
                 case "sizes" | "values":
-                    return differences(picture, take_picture(server))
+                    return unlike(picture, server)
                 case "visibility":
-                    assert differences(picture, take_picture(server)) == []
-                    return [line for line in broken_relations(server) if "visibility" in line]
+                    assert unlike(picture, server) == []
+                    return [line for line in broken_relations(server.home) if "visibility" in line]
                 case "leftovers":
                     return leftover_files(server)
-            return broken_relations(server)
+            return broken_relations(server.home)
     except (AssertionError, psycopg2.Error) as error:
         return [] if seen_by == "visibility" else [str(error)]

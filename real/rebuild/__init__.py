@@ -1,0 +1,1 @@
+"""Data directories rebuilt by a pageserver, judged against stock recovery of the same WAL."""
