@@ -23,6 +23,7 @@ STALL_S_MAX = 0.3
 """For the load as a whole and for each operation of each client, with default latencies."""
 
 
+@pytest.mark.row("A3.stall", "A3.load")
 @pytest.mark.worlds("sim", reason="bounds a delay; busy machines are later")
 @pytest.mark.computes("walgen", reason="PostgreSQL does not change its pageserver while it runs")
 @pytest.mark.parametrize("copy", ["warm", "cold"])
