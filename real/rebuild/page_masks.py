@@ -18,6 +18,7 @@ _UINT32: Final = struct.Struct("<I")
 _SEQUENCE_MAGIC: Final = 0x1717
 _HASH, _GIST = 0xFF80, 0xFF81
 _NORMAL, _DEAD = 1, 3
+_GIN_DELETED: Final = 0x04
 _COMBO: Final = 0x0020  # Means something to the backend only that wrote it.
 _XMIN_FROZEN: Final = 0x0300
 _XMAX_HINTS: Final = 0x0C00
@@ -46,6 +47,9 @@ def _mask_contents(page: bytearray, lower: int, special: int) -> None:
     last = _UINT16.unpack_from(page, BLOCK - 2)[0]
     if size == 0 or (size == 8 and _UINT32.unpack_from(page, special)[0] == _SEQUENCE_MAGIC):
         _mask_tuples(page, lower)
+    elif size == 8 and last < 0x100 and last & _GIN_DELETED:
+        page[12:16] = bytes(4)  # Replay leaves a deleted page empty, the primary as it was.
+        page[_HEADER:special] = bytes(special - _HEADER)
     elif size == 16 and last == _HASH:
         _mask_line_flags(page, lower)
         page[special + 12] &= ~0x80 & 0xFF  # LH_PAGE_HAS_DEAD_TUPLES
