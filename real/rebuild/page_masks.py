@@ -49,7 +49,7 @@ def _mask_contents(page: bytearray, lower: int, special: int) -> None:
         _mask_tuples(page, lower)
     elif size == 8 and last < 0x100 and last & _GIN_DELETED:
         page[12:16] = bytes(4)  # Replay leaves a deleted page empty, the primary as it was.
-        page[_HEADER:special] = bytes(special - _HEADER)
+        page[_HEADER:] = bytes(BLOCK - _HEADER)  # The links of the page too.
     elif size == 16 and last == _HASH:
         _mask_line_flags(page, lower)
         page[special + 12] &= ~0x80 & 0xFF  # LH_PAGE_HAS_DEAD_TUPLES
