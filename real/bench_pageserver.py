@@ -12,7 +12,8 @@ import random
 import shutil
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -21,7 +22,7 @@ from typing import Any, Protocol, TypeVar, cast
 from real.clock import SystemClock
 from real.disk import ThreadPoolDisk
 from real.kept_objects import KeptObjects
-from storage.ports import Ports
+from storage.ports import Broker, BrokerUpdate, Ports
 
 T = TypeVar("T")
 MEGABYTE = 1e6
@@ -38,6 +39,21 @@ class Sizes:
     layers: Sequence[int] = (100, 1000, 10_000)
     flushes: Sequence[int] = (10, 100, 1000)
     records_per_flush: int = 200
+
+
+class SilentBroker:
+    """Safekeepers that say nothing: whoever subscribes listens, and hears no more than that."""
+
+    @asynccontextmanager
+    async def subscribe(self, prefix: str) -> AsyncIterator[AsyncIterator[BrokerUpdate]]:
+        """See ``Broker.subscribe``."""
+        yield _silence()
+
+
+async def _silence() -> AsyncIterator[BrokerUpdate]:
+    for _ in ():
+        yield BrokerUpdate("", None)
+    await asyncio.get_running_loop().create_future()
 
 
 class Watches(Protocol):
@@ -116,8 +132,8 @@ def _on_disk(parts: Parts, measure: Callable[..., Awaitable[T]], **sizes: Any) -
     """Measure on a fresh directory and a fresh loop."""
     directory = Path(tempfile.mkdtemp(prefix="seawall-bench-"))
     disk = ThreadPoolDisk(directory, "bench-disk")
-    nobody = cast(Any, None)
-    ports = Ports(disk, KeptObjects(), nobody, SystemClock(), random.Random(0))
+    broker = cast(Broker, SilentBroker())
+    ports = Ports(disk, KeptObjects(), broker, SystemClock(), random.Random(0))
     watches = parts.Stopwatches(time.perf_counter, time.process_time)
 
     async def run() -> T:

@@ -127,9 +127,7 @@ def world() -> Iterator[World]:
 
 def in_server(world: World, work: Coroutine[Any, Any, object]) -> None:
     """Run a coroutine in the server's loop and wait for it."""
-    listener = world.server._listener
-    assert listener is not None
-    asyncio.run_coroutine_threadsafe(work, listener.get_loop()).result(20)
+    asyncio.run_coroutine_threadsafe(work, world.loop).result(20)
 
 
 def psql(binary: str, world: World, *arguments: str, stdin: str = "") -> tuple[int, str, str]:

@@ -141,6 +141,7 @@ class World:
     server: WireServer
     registry: TaskRegistry
     commands: Commands
+    loop: asyncio.AbstractEventLoop
 
     async def connect(self, **options: object) -> Client:
         chosen = ConnectOptions(**options)  # type: ignore[arg-type]
@@ -164,6 +165,7 @@ async def wire_world(
     commands = commands or Commands()
     server = await serve(host, port, commands, registry, options=options)
     actual = port or server.port
-    yield World(host, actual, server, registry, commands)
+    loop = asyncio.get_running_loop()
+    yield World(host, actual, server, registry, commands, loop)
     await server.close()
     assert registry.snapshot() == []
