@@ -125,6 +125,16 @@ class PageTap:
         return pages
 
 
+async def base_backup(pageserver: PageserverHandle, timeline: TenantTimelineId, lsn: Lsn) -> bytes:
+    """The tar of a base backup at an LSN; ``ServerError`` if it is refused."""
+    client = await connect(pageserver.name, PAGESERVER_LIBPQ_PORT)
+    try:
+        command = f"basebackup {timeline.tenant_id} {timeline.timeline_id} {lsn}"
+        return b"".join([chunk async for chunk in client.copy_out(command)])
+    finally:
+        await client.close()
+
+
 async def page_history(
     pageserver: PageserverHandle,
     timeline: TenantTimelineId,

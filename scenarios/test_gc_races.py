@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from functools import partial
 
 import pytest
 
+from harness.checkers.pages_equal_wal import Wanted
 from harness.cluster import Cluster
 from harness.collecting import SMALL_LAYERS, Collecting
 from harness.endpoint import Refused
@@ -20,19 +22,26 @@ from harness.endpoint_handle import EndpointHandle
 from harness.errors import NotYet
 from harness.faulting.control_plane import ASKING
 from harness.loss import lose_power
+from harness.nodes import NodeHandle, PageserverHandle
 from harness.past_reads import PastReads
 from harness.patience import HttpError, when_ready
+from harness.storage_taps import PageTap, base_backup
 from harness.topology import KIB, Topology
 from harness.workload import LoadOptions
 from harness.world import World
+from storage.errors import LsnOutOfScope
+from storage.ids import TenantTimelineId
 from storage.lsn import Lsn
+from storage.wire.client import ServerError
 
 WALGEN_ONLY = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to branch at")
 
 OUT_OF_SCOPE = 416
-REMOVED = 12
 BLOCKS = [0, 31, 32, 33, 34]
 KEYS = [block * 32 for block in BLOCKS]
+STEPS_OF_A_PASS = ["ps-gc-planned", "ps-gc-durable", "ps-gc-replaced"]
+WINDOWS = [*STEPS_OF_A_PASS, "ps-branch-chosen", "ps-compaction-written", "ps-index-uploaded"]
+"""Failpoints that lie between two steps which somebody else could come between."""
 
 
 class Race:
@@ -44,8 +53,15 @@ class Race:
         self.primary = primary
         self.chance = chance
         self.recent: list[Lsn] = []
+        self.branches: dict[TenantTimelineId, tuple[Lsn, list[bytes]]] = {}
         self.done = 0
         self.refused = 0
+        self._names = 0
+
+    def name(self, what: str) -> str:
+        """A name that nothing else has."""
+        self._names += 1
+        return f"{what}{self._names}"
 
     async def write(self) -> Lsn:
         """One more commit, whose LSN is remembered."""
@@ -58,6 +74,79 @@ class Race:
         """Somewhere to rely on: the head, or a commit not long ago."""
         await self.write()
         return self.chance.choice([None, *self.recent])
+
+    async def branch(self, at: Lsn | None) -> TenantTimelineId | None:
+        """Branch at an LSN or (``None``) at the head, which is never refused; what it shows now is
+        compared after every round. ``None`` if it was refused."""
+        home = self.primary.pageserver
+        try:
+            made = await self.cluster.branch(self.primary.timeline, at=at, pageserver=home)
+        except HttpError as error:
+            assert (error.status, at is None) == (OUT_OF_SCOPE, False), error
+            self.refused += 1
+            return None
+        lsn = (await home.timeline(made)).ancestor_lsn
+        assert lsn is not None
+        self.branches[made] = (lsn, await read_branch(home, made, lsn))
+        return made
+
+    async def look_at_branches(self) -> None:
+        """Where they begin, all of them show what they showed when they were made."""
+        for timeline, (lsn, before) in self.branches.items():
+            now = await read_branch(self.primary.pageserver, timeline, lsn)
+            assert now == before, f"{timeline} at {lsn} is not what it was"
+
+    async def move(self, pageserver: PageserverHandle) -> None:
+        """Take all computes to another pageserver."""
+        for endpoint in self.cluster.endpoints.values():
+            if endpoint.running:
+                await endpoint.move(pageserver)
+
+    async def open_windows(self) -> None:
+        """Whatever may come between two steps of a pass gets more time for it, now and then."""
+        for name in self.chance.sample(WINDOWS, 2):
+            plan = {"probability": 0.3, "draw": self.chance.getrandbits(16), "delay_s": 0.05}
+            await self.primary.pageserver.arm(name, "sleep", **plan)
+
+
+async def read_branch(home: PageserverHandle, timeline: TenantTimelineId, lsn: Lsn) -> list[bytes]:
+    """The pages that everybody changes, where the branch begins."""
+    return await PageTap(home, timeline).read([Wanted(block, lsn) for block in BLOCKS])
+
+
+@asynccontextmanager
+async def nobody(race: Race) -> AsyncIterator[None]:
+    """Nobody else relies on the past."""
+    yield
+
+
+@asynccontextmanager
+async def idle_branch(race: Race) -> AsyncIterator[None]:
+    """A branch that nobody writes to."""
+    await race.branch(await race.point())
+    yield
+
+
+@asynccontextmanager
+async def leased_replica(race: Race) -> AsyncIterator[None]:
+    """A read-only compute with a lease sees the same before and after, and again."""
+    lsn = await race.write()
+    replica = await race.cluster.replica(race.name("witness"), lsn, of=race.primary)
+    try:
+        before = await replica.scan(0, 2000)
+    except Refused as error:
+        assert error.sqlstate == LsnOutOfScope.sqlstate, error
+        yield
+    else:
+        yield
+        await race.write()
+        assert await replica.scan(0, 2000) == before
+    await replica.stop()
+
+
+Witness = Callable[[Race], AbstractAsyncContextManager[None]]
+WITNESSES: tuple[Witness, ...] = (nobody, idle_branch, leased_replica)
+"""What else relies on the past while a rival is at work."""
 
 
 async def read_pages(race: Race) -> None:
@@ -78,37 +167,43 @@ async def read_pages(race: Race) -> None:
 
 async def branch(race: Race) -> None:
     """Branch, read, write, and look again later: a branch is whole for good."""
-    at = await race.point()
-    try:
-        timeline = await race.cluster.branch(race.primary.timeline, at=at)
-    except HttpError as error:
-        assert (error.status, at is None) == (OUT_OF_SCOPE, False), error
-        race.refused += 1
+    timeline = await race.branch(await race.point())
+    if timeline is None:
         return
-    endpoint = await race.cluster.endpoint(f"branch{race.done}", timeline=timeline)
+    endpoint = await race.cluster.endpoint(race.name("branch"), timeline=timeline)
     await endpoint.scan(0, 2000)
-    await endpoint.put(KEYS[0], f"branch {race.done}")
+    await endpoint.put(KEYS[0], endpoint.name)
     await endpoint.stop()
     await endpoint.start()
     race.done += 1
 
 
 async def take_base(race: Race) -> None:
-    """A new compute of the primary's timeline takes its base at the newest LSN: never refused."""
+    """A base at the newest LSN is never refused, and a compute can start from it; one of the past
+    is refused, or as whole as it would have been then."""
     await race.write()
     await race.primary.restart()
     await race.primary.scan(0, 2000)
-    race.done += 1
+    for lsn in [await race.write(), *race.recent[::5]]:
+        try:
+            base = await base_backup(race.primary.pageserver, race.primary.timeline, lsn)
+        except ServerError as error:
+            assert error.sqlstate == LsnOutOfScope.sqlstate, error
+            assert str(lsn) in error.message, error
+            race.refused += 1
+        else:
+            assert f"\nLSN: {lsn}\n".encode() in base
+            race.done += 1
 
 
 async def start_replica(race: Race) -> None:
     """A read-only compute starts at an LSN: it has all of it, or is refused from the beginning."""
     lsn = await race.point() or race.recent[-1]
-    replica = await race.cluster.replica(f"replica{race.done + race.refused}", lsn, of=race.primary)
+    replica = await race.cluster.replica(race.name("replica"), lsn, of=race.primary)
     try:
         before = await replica.scan(0, 2000)
     except Refused as error:
-        assert error.sqlstate == "22003", error
+        assert error.sqlstate == LsnOutOfScope.sqlstate, error
         race.refused += 1
     else:
         await race.write()
@@ -143,19 +238,30 @@ async def migrate(race: Race) -> None:
     new = next(each for each in race.cluster.pageservers if each is not old)
     await when_ready(race.world, lambda: new.attach(tenant_id))
     await race.cluster.caught_up(new, race.primary.timeline)
-    await race.primary.move(new)
+    await race.move(new)
     await when_ready(race.world, lambda: old.detach(tenant_id))
     await race.primary.scan(0, 2000)
     race.done += 1
 
 
 async def restart(race: Race) -> None:
-    """The pageserver, or its machine, dies in the middle of a pass."""
+    """The pageserver, or its machine, dies; mostly at one of the steps of a pass."""
     home = race.cluster.pageserver(0)
-    await lose_power(race.cluster, home, host=race.chance.random() < 0.5)
+    if race.chance.random() < 0.3:
+        await lose_power(race.cluster, home, host=race.chance.random() < 0.5)
+    else:
+        await home.arm(race.chance.choice(STEPS_OF_A_PASS), "exit")
+        await race.world.eventually(partial(has_ended, home), what="a pass comes to its failpoint")
+        await home.start()
     await race.cluster.caught_up(home, race.primary.timeline)
     await race.primary.scan(0, 2000)
     race.done += 1
+
+
+async def has_ended(node: NodeHandle) -> None:
+    """``NotYet`` while its process runs."""
+    if node.running:
+        raise NotYet(f"{node.name} runs")
 
 
 RIVALS: dict[str, Callable[[Race], Awaitable[None]]] = {
@@ -193,20 +299,27 @@ async def test_gc_race(world: World, rival: str) -> None:
         **SMALL_LAYERS,
         "index_cache_size": chance.choice([0, 16 * KIB]),
         "disk_budget": chance.choice([0, 1, 16 * KIB]),
+        "lease_length_s": 2.0,
     }
-    cluster = await world.start(Topology(pageservers=2, pageserver_options=options))
+    topology = Topology(
+        pageservers=2, pageserver_options=options, compute_options={"cache_pages": 1}
+    )
+    cluster = await world.start(topology)
     world.expect_log(r"refused: .* is before|can be read at", reason="a replica came too late")
     primary = await cluster.endpoint("main")
     await primary.txn({key: f"first {key}" for key in KEYS})
     race = Race(cluster, primary, chance)
-    horizon_bytes = chance.choice([0, 2 * KIB, 16 * KIB])
     load_options = LoadOptions(clients=2, keys=64, first_key=1024, retry_s=0.05)
+    horizon_bytes = chance.choice([0, 2 * KIB, 16 * KIB])
     collecting = Collecting(cluster, primary.timeline, horizon_bytes=horizon_bytes)
     async with world.load(primary, load_options) as load, collecting:
         await collecting.removes(1)
-        for _ in range(4):
-            await load.progress(chance.randint(1, 40))
-            await RIVALS[rival](race)
+        for _ in range(3):
+            await race.open_windows()
+            async with chance.choice(WITNESSES)(race):
+                await load.progress(chance.randint(1, 40))
+                await RIVALS[rival](race)
+            await race.look_at_branches()
         await still_collects(race, collecting)
     assert race.done, f"the rival came to nothing, {race.refused} times"
     assert collecting.layers_removed

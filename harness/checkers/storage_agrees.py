@@ -18,6 +18,7 @@ from harness.checkers.wal_explains_history import check_wal_explains
 from harness.checkers.wal_model import WalModel
 from harness.errors import CheckFailed, NotYet
 from harness.storage_taps import PageTap, changes, wal_bytes
+from storage.errors import LsnOutOfScope
 from storage.http.client import HttpError
 from storage.lsn import Lsn
 from storage.wire.client import ServerError
@@ -174,8 +175,19 @@ async def check_pageserver(
         tap = PageTap(pageserver, timeline)
         return await check_pages(tap, model, span, pages_max=pages_max)
     except ServerError as error:
+        if await _was_collected_meanwhile(pageserver, timeline, lowest, error):
+            return await check_pageserver(pageserver, timeline, model)
         raise CheckFailed(
             f"{pageserver.name} refuses pages of {timeline} between {span[0]} and {span[1]}, which "
             f"it has: {error}",
             checker=PAGES,
         ) from error
+
+
+async def _was_collected_meanwhile(
+    pageserver: PageserverHandle, timeline: TenantTimelineId, lowest: Lsn, error: ServerError
+) -> bool:
+    """Whether a pass that was still under way has raised the cutoff, and that is the refusal."""
+    if error.sqlstate != LsnOutOfScope.sqlstate:
+        return False
+    return (await pageserver.timeline(timeline)).latest_gc_cutoff_lsn > lowest

@@ -10,6 +10,7 @@ from harness.bug import Bug
 from scenarios.bugs import (
     basebackup,
     invented_consensus,
+    invented_gc,
     invented_pageserver,
     pageserver_attach,
     pageserver_branch,
@@ -36,5 +37,9 @@ BANK: tuple[Bug, ...] = (
 )
 """In the order of the document."""
 
-OWN: tuple[Bug, ...] = (*invented_consensus.BUGS, *invented_pageserver.BUGS)
+OWN: tuple[Bug, ...] = (
+    *invented_consensus.BUGS,
+    *invented_pageserver.BUGS,
+    *invented_gc.BUGS,
+)
 """Slips of our own making: what history lacks, so that the suite is not made for history only."""
