@@ -31,9 +31,14 @@ class PastReads:
     ) -> None:
         self.same = 0
         self.refused = 0
+        self._timeline = timeline
         self._tap = PageTap(pageserver, timeline)
         self._chance = chance
         self._seen: dict[Lsn, dict[int, bytes]] = {}
+
+    def move(self, pageserver: PageserverHandle) -> None:
+        """Read from another pageserver from now on, where the timeline must be active."""
+        self._tap = PageTap(pageserver, self._timeline)
 
     async def remember(self, lsn: Lsn, blocks: list[int]) -> None:
         """Read pages at an LSN that was the head just now, unless even that is collected."""

@@ -27,7 +27,7 @@ from harness.past_reads import PastReads
 from harness.patience import HttpError, when_ready
 from harness.storage_taps import PageTap, base_backup
 from harness.topology import KIB, Topology
-from harness.workload import LoadOptions
+from harness.workload import Load, LoadOptions
 from harness.world import World
 from storage.errors import LsnOutOfScope
 from storage.ids import TenantTimelineId
@@ -47,11 +47,15 @@ WINDOWS = [*STEPS_OF_A_PASS, "ps-branch-chosen", "ps-compaction-written", "ps-in
 class Race:
     """A primary under load whose history is collected while somebody else relies on it."""
 
-    def __init__(self, cluster: Cluster, primary: EndpointHandle, chance: random.Random) -> None:
-        self.world = cluster.world
+    def __init__(
+        self, cluster: Cluster, primary: EndpointHandle, load: Load, chance: random.Random
+    ) -> None:
         self.cluster = cluster
+        self.world = cluster.world
         self.primary = primary
+        self.load = load
         self.chance = chance
+        self.past = PastReads(primary.pageserver, primary.timeline, chance)
         self.recent: list[Lsn] = []
         self.branches: dict[TenantTimelineId, tuple[Lsn, list[bytes]]] = {}
         self.done = 0
@@ -68,6 +72,7 @@ class Race:
         lsn = await self.primary.txn({self.chance.choice(KEYS): f"{self.chance.getrandbits(40)}"})
         assert lsn is not None
         self.recent = [*self.recent[-20:], lsn]
+        await self.past.remember(lsn, BLOCKS)
         return lsn
 
     async def point(self) -> Lsn | None:
@@ -90,14 +95,17 @@ class Race:
         self.branches[made] = (lsn, await read_branch(home, made, lsn))
         return made
 
-    async def look_at_branches(self) -> None:
-        """Where they begin, all of them show what they showed when they were made."""
+    async def look_back(self) -> None:
+        """What was read is as it was, or out of scope; branches are as they were made."""
+        for _ in range(8):
+            await self.past.again()
         for timeline, (lsn, before) in self.branches.items():
             now = await read_branch(self.primary.pageserver, timeline, lsn)
             assert now == before, f"{timeline} at {lsn} is not what it was"
 
     async def move(self, pageserver: PageserverHandle) -> None:
-        """Take all computes to another pageserver."""
+        """Take all computes, and who reads the past, to another pageserver."""
+        self.past.move(pageserver)
         for endpoint in self.cluster.endpoints.values():
             if endpoint.running:
                 await endpoint.move(pageserver)
@@ -152,17 +160,16 @@ WITNESSES: tuple[Witness, ...] = (nobody, idle_branch, leased_replica)
 async def read_pages(race: Race) -> None:
     """Several readers of past pages at once; now and then the disk hangs in the middle of them."""
     home = race.primary.pageserver
-    reads = PastReads(home, race.primary.timeline, race.chance)
-    for _ in range(6):
-        await reads.remember(await race.write(), BLOCKS)
-        readers = [asyncio.create_task(reads.again()) for _ in range(4)]
+    for _ in range(4):
+        await race.write()
+        await race.load.progress(race.chance.randint(1, 8))
+        readers = [asyncio.create_task(race.past.again()) for _ in range(4)]
         if race.chance.random() < 0.4:
             await asyncio.wait(readers, timeout=race.chance.choice([0.001, 0.003]))
             async with race.world.faults.disk_stall(home):
                 await asyncio.wait(readers, timeout=0.3)
         await asyncio.gather(*readers)
-    race.done += reads.same
-    race.refused += reads.refused
+    race.done += race.past.same
 
 
 async def branch(race: Race) -> None:
@@ -308,18 +315,18 @@ async def test_gc_race(world: World, rival: str) -> None:
     world.expect_log(r"refused: .* is before|can be read at", reason="a replica came too late")
     primary = await cluster.endpoint("main")
     await primary.txn({key: f"first {key}" for key in KEYS})
-    race = Race(cluster, primary, chance)
     load_options = LoadOptions(clients=2, keys=64, first_key=1024, retry_s=0.05)
     horizon_bytes = chance.choice([0, 2 * KIB, 16 * KIB])
     collecting = Collecting(cluster, primary.timeline, horizon_bytes=horizon_bytes)
     async with world.load(primary, load_options) as load, collecting:
+        race = Race(cluster, primary, load, chance)
         await collecting.removes(1)
         for _ in range(3):
             await race.open_windows()
             async with chance.choice(WITNESSES)(race):
                 await load.progress(chance.randint(1, 40))
                 await RIVALS[rival](race)
-            await race.look_at_branches()
+            await race.look_back()
         await still_collects(race, collecting)
     assert race.done, f"the rival came to nothing, {race.refused} times"
     assert collecting.layers_removed

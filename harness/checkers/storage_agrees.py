@@ -176,7 +176,7 @@ async def check_pageserver(
         return await check_pages(tap, model, span, pages_max=pages_max)
     except ServerError as error:
         if await _was_collected_meanwhile(pageserver, timeline, lowest, error):
-            return await check_pageserver(pageserver, timeline, model)
+            return await check_pageserver(pageserver, timeline, model, pages_max)
         raise CheckFailed(
             f"{pageserver.name} refuses pages of {timeline} between {span[0]} and {span[1]}, which "
             f"it has: {error}",
