@@ -20,8 +20,22 @@ from storage.ids import TenantTimelineId
 from storage.lsn import Lsn
 from storage.wal.reader import WalReader
 from storage.wal.record import BlockRef, decode
-from storage.wire.client import ConnectOptions, connect
+from storage.wire.client import Client, ConnectOptions, ServerError, connect
 from storage.wire.replication import POSTGRES_EPOCH_US, XLogData, parse_from_server
+
+__all__ = [
+    "Page",
+    "PageTap",
+    "PageVersion",
+    "ServerError",
+    "base_backup",
+    "changed_blocks",
+    "changes",
+    "commit_times",
+    "page_history",
+    "page_service",
+    "wal_bytes",
+]
 
 PAGE_BYTES = 8192
 _COMMIT_TIME = struct.Struct("<q")
@@ -125,9 +139,14 @@ class PageTap:
         return pages
 
 
+async def page_service(pageserver: PageserverHandle) -> Client:
+    """A session with a pageserver, for any command; whoever opens it closes it."""
+    return await connect(pageserver.name, PAGESERVER_LIBPQ_PORT)
+
+
 async def base_backup(pageserver: PageserverHandle, timeline: TenantTimelineId, lsn: Lsn) -> bytes:
     """The tar of a base backup at an LSN; ``ServerError`` if it is refused."""
-    client = await connect(pageserver.name, PAGESERVER_LIBPQ_PORT)
+    client = await page_service(pageserver)
     try:
         command = f"basebackup {timeline.tenant_id} {timeline.timeline_id} {lsn}"
         return b"".join([chunk async for chunk in client.copy_out(command)])

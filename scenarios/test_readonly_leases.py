@@ -133,6 +133,38 @@ async def test_a_lease_outlives_migration(world: World) -> None:
             assert await rows(replica) == ROWS
 
 
+@pytest.mark.row("D5.branch")
+@WALGEN_ONLY
+async def test_a_lease_on_a_branch_holds_and_neither_holds_nor_needs_one_of_its_ancestor(
+    world: World,
+) -> None:
+    """Both timelines collect; the branch stays behind its reader, wherever the parent has got."""
+    cluster, primary, lsn = await primary_and_lsn(world)
+    branch = await cluster.endpoint(
+        "branch", timeline=await cluster.branch(primary.timeline, at=lsn)
+    )
+    own_lsn = await branch.txn({0: "of the branch"})
+    assert own_lsn is not None
+    replica = await cluster.replica("replica", own_lsn, of=branch)
+    seen = {**ROWS, 0: "of the branch"}
+
+    async with (
+        world.load(branch) as load,
+        Collecting(cluster, branch.timeline) as on_branch,
+        Collecting(cluster, primary.timeline),
+    ):
+        await branch.txn(CHANGED)
+        await primary.txn(CHANGED)
+        await load.progress(200)
+        assert await rows(replica) == seen
+        held = await cluster.pageserver(0).collect_garbage(branch.timeline)
+        assert (held.cutoff, held.held_by) == (own_lsn, "lease")
+        await replica.stop()
+        await lease_ends(cluster, branch, own_lsn)
+        await on_branch.removes(1)
+    assert await rows(branch) == CHANGED
+
+
 @WALGEN_ONLY
 async def test_renewals_may_be_lost_for_a_while(world: World) -> None:
     """A compute cut off for less than a lease keeps it; for longer, it is told that it lost it."""

@@ -113,6 +113,7 @@ def test_commands_for_people() -> None:
     play(story)
 
 
+@pytest.mark.row("D2.simple", "D2.extended", "C1.client", "D1.basebackup", worlds=("sim",))
 @pytest.mark.parametrize(
     ("command", "sqlstate", "message"),
     [

@@ -179,6 +179,7 @@ def test_cancel_request_ends_the_command_and_not_the_session() -> None:
     run(story)
 
 
+@pytest.mark.row("B2.sigterm", worlds=("sim",))
 @pytest.mark.parametrize("command", [None, "wait", "echo", "flood"])
 def test_close_ends_idle_busy_streaming_and_flooding_sessions_in_time(command: str | None) -> None:
     """A client that never reads cannot hold the server; no further connection is needed (B2)."""
@@ -204,6 +205,36 @@ def test_close_ends_idle_busy_streaming_and_flooding_sessions_in_time(command: s
             await world.raw()
         if command in (None, "echo"):
             assert b"C57P01\0" in await reader.read()
+        writer.transport.abort()
+
+    run(story)
+
+
+@pytest.mark.row("B2.sigterm", worlds=("sim",))
+def test_what_was_asked_in_advance_does_not_hold_the_server() -> None:
+    """It went on answering until nothing was buffered any more, or until it was cancelled."""
+
+    async def story(world: World) -> None:
+        _, writer = await world.raw()
+        writer.write(Connection(Sender.CLIENT).encode(m.Startup({"user": "u"})))
+        writer.write(b"Q\0\0\0\x0bslowly\0" * 500)
+        await world.commands.running.wait()
+        start = asyncio.get_running_loop().time()
+        await world.server.close(within_s=3.0)
+        assert asyncio.get_running_loop().time() - start <= 0.5
+        assert world.commands.done <= 2
+        writer.transport.abort()
+
+    run(story)
+
+
+def test_a_client_that_asks_in_advance_gives_way_to_others() -> None:
+    async def story(world: World) -> None:
+        _, writer = await world.raw()
+        writer.write(Connection(Sender.CLIENT).encode(m.Startup({"user": "u"})))
+        writer.write(b"Q\0\0\0\x0aquiet\0" * 1000)
+        await world.commands.running.wait()
+        assert 0 < world.commands.done <= 100
         writer.transport.abort()
 
     run(story)

@@ -217,6 +217,7 @@ def test_psycopg2_types_transactions_and_errors(world: World) -> None:
     connection.close()
 
 
+@pytest.mark.row("D2.simple", worlds=("real",))
 def test_psycopg2_copies_both_ways_and_sees_an_error_half_way(world: World, tmp_path: Path) -> None:
     connection = connect(world)
     connection.autocommit = True

@@ -22,6 +22,7 @@ class Commands:
 
     uploads: list[bytes] = field(default_factory=list)
     running: asyncio.Event = field(default_factory=asyncio.Event)
+    done: int = 0
 
     async def __call__(self, session: Session, sql: str) -> None:
         name, *words = split_words(sql)
@@ -45,8 +46,17 @@ class Commands:
         rows = [*session.settings.items(), ("user", session.parameters["user"])]
         await session.rows(["name", "value"], rows, "SELECT")
 
+    async def do_slowly(self, session: Session) -> None:
+        """A little work."""
+        self.running.set()
+        self.done += 1
+        await asyncio.sleep(0.1)
+        await session.complete("SLOWLY")
+
     async def do_quiet(self, session: Session) -> None:
         """No rows."""
+        self.running.set()
+        self.done += 1
         await session.complete("QUIET 7")
 
     async def do_refuse(self, session: Session) -> None:

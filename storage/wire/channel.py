@@ -20,6 +20,9 @@ READ_AHEAD_BYTES = 256 * 1024
 """Beyond this many unread bytes the peer is made to wait (plus the message being received)."""
 
 YIELD_BYTES = 1024 * 1024
+ANSWER_COST_BYTES = 16 * 1024
+"""A short answer takes as long to make as so many bytes take to send: a client that asks for much
+in advance gives way to others as well."""
 """A sender whose peer keeps up lets other tasks run after this much copy data."""
 
 GATHER_BYTES = 64 * 1024
@@ -130,9 +133,17 @@ class Channel(asyncio.Protocol):
         self._wake_reader()
         self._wake_writer()
 
+    def _check_interrupted(self) -> None:
+        if self._interrupted:
+            raise ShutdownRequested("terminating connection: the node is stopping")
+
     async def receive(self) -> m.Message:
-        """The next message; raises ``ProtocolError`` for what is none, and as all waits do."""
+        """The next message; raises ``ProtocolError`` for what is none, and as all waits do.
+
+        Whatever a client has asked for in advance is not answered once the session is to end.
+        """
         while True:
+            self._check_interrupted()
             message = self.connection.next_message()
             if message is not None:
                 return message
@@ -141,6 +152,7 @@ class Channel(asyncio.Protocol):
     async def receive_copy_data(self) -> bytes | None:
         """The next piece of copy data, or ``None`` if another message comes first."""
         while True:
+            self._check_interrupted()
             data = self.connection.take_copy_data()
             if data is not None:
                 return data
@@ -150,8 +162,7 @@ class Channel(asyncio.Protocol):
 
     async def wait_readable(self) -> None:
         """Wait for more bytes than are buffered."""
-        if self._interrupted:
-            raise ShutdownRequested("terminating connection: the node is stopping")
+        self._check_interrupted()
         if self.connection.eof:
             raise self._loss or ConnectionResetError("the peer closed the connection")
         assert self._readable is None, "two tasks read one connection"
@@ -185,6 +196,7 @@ class Channel(asyncio.Protocol):
             data = b"".join(self._out)
             self._out.clear()
             self._out_size = 0
+            self._unyielded += max(len(data), ANSWER_COST_BYTES)
             self._write(data)
 
     def _write(self, data: bytes) -> None:
@@ -217,8 +229,7 @@ class Channel(asyncio.Protocol):
         while self.write_paused:
             if self._loss is not None:
                 raise ConnectionResetError("the connection is closed") from self._loss
-            if self._interrupted:
-                raise ShutdownRequested("terminating connection: the node is stopping")
+            self._check_interrupted()
             self._writable = self._loop.create_future()
             try:
                 await self._writable
