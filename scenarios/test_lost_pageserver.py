@@ -13,6 +13,7 @@ from harness.topology import TWO_PAGESERVERS
 from harness.world import World
 
 
+@pytest.mark.row("P4.index")
 @pytest.mark.row("A1.serves")
 @pytest.mark.parametrize("home", [0, 1], ids=["same-node", "other-node"])
 async def test_lost_pageserver(world: World, home: int) -> None:

@@ -37,6 +37,7 @@ async def test_acknowledged_commit_survives_losing_a_safekeeper(world: World) ->
     assert await endpoint.get(2) == "b"
 
 
+@pytest.mark.row("P4.waits")
 @pytest.mark.row("P3.backups")
 async def test_new_compute_reads_what_the_old_one_committed(world: World) -> None:
     """A compute has no durable state: after a crash its successor starts from the storage alone."""

@@ -86,6 +86,7 @@ async def test_wal_goes_and_can_be_read_back(world: World) -> None:
         assert await each.digest(endpoint.timeline, begin_lsn, middle_lsn) == before
 
 
+@pytest.mark.row("P4.remote")
 @pytest.mark.row("H1.pageserver")
 async def test_wal_stays_for_a_pageserver_that_lags(world: World) -> None:
     """The pageserver is away and has uploaded nothing of what came since."""
