@@ -84,7 +84,8 @@ class Race:
         compared after every round. ``None`` if it was refused."""
         home = self.primary.pageserver
         try:
-            made = await self.cluster.branch(self.primary.timeline, at=at, pageserver=home)
+            make = partial(self.cluster.branch, self.primary.timeline, at=at, pageserver=home)
+            made = await when_ready(self.world, make)
         except HttpError as error:
             assert (error.status, at is None) == (OUT_OF_SCOPE, False), error
             self.refused += 1
@@ -112,7 +113,7 @@ class Race:
     async def open_windows(self) -> None:
         """What may come between two steps gets more time for it, for a moment or for passes."""
         for name in self.chance.sample(WINDOWS, 3):
-            delay_s = self.chance.choice([0.02, 0.1, 0.4])
+            delay_s = self.chance.choice([0.02, 0.1, 0.3])
             draw = self.chance.getrandbits(16)
             await self.primary.pageserver.arm(
                 name, "sleep", delay_s=delay_s, probability=0.4, draw=draw
