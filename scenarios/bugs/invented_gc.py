@@ -15,11 +15,11 @@ from storage.ids import TimelineId
 from storage.lsn import Lsn
 from storage.pageserver import basebackup, garbage, leasing
 from storage.pageserver.branch_points import BranchPoints
-from storage.pageserver.garbage import Pictures
 from storage.pageserver.gc import Collector
 from storage.pageserver.gc_cutoff import GcCutoff
 from storage.pageserver.layer import Layer
 from storage.pageserver.leases import Leases
+from storage.pageserver.pieces import Floors, Pictures
 from storage.pageserver.retention import Reason, RetentionOptions
 from storage.pageserver.timeline import Timeline
 
@@ -82,7 +82,7 @@ async def _remove_beside_compaction(self: Collector) -> list[Layer]:
     return removed
 
 
-def _image_of_the_future(self: Pictures, point: Lsn) -> list[Lsn]:
+def _image_of_the_future(self: Pictures, point: Lsn) -> Floors:
     return _newest(self, Lsn(point + 4096))
 
 
