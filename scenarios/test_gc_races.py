@@ -60,6 +60,7 @@ class Race:
         self.done = 0
         self.refused = 0
         self._names = 0
+        self._opened: list[tuple[PageserverHandle, str]] = []
 
     def name(self, what: str) -> str:
         """A name that nothing else has."""
@@ -112,12 +113,18 @@ class Race:
 
     async def open_windows(self) -> None:
         """What may come between two steps gets more time for it, for a moment or for passes."""
+        home = self.primary.pageserver
         for name in self.chance.sample(WINDOWS, 3):
             delay_s = self.chance.choice([0.02, 0.1, 0.3])
             draw = self.chance.getrandbits(16)
-            await self.primary.pageserver.arm(
-                name, "sleep", delay_s=delay_s, probability=0.4, draw=draw
-            )
+            await home.arm(name, "sleep", delay_s=delay_s, probability=0.4, draw=draw)
+            self._opened.append((home, name))
+
+    async def close_windows(self) -> None:
+        """Nothing is slow any more."""
+        for home, name in self._opened:
+            await home.disarm(name)
+        self._opened.clear()
 
 
 async def read_branch(home: PageserverHandle, timeline: TenantTimelineId, lsn: Lsn) -> list[bytes]:
@@ -344,6 +351,7 @@ async def test_gc_race(world: World, rival: str) -> None:
                 await load.progress(chance.randint(1, 40))
                 await RIVALS[rival](race)
             await race.look_back()
+        await race.close_windows()
         await still_collects(race, collecting)
     assert race.done, f"the rival came to nothing, {race.refused} times"
     assert collecting.layers_removed
