@@ -7,7 +7,7 @@ is cut or its WAL removed is a log that never was; a deleted timeline is written
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from http import HTTPStatus
 
 import pytest
