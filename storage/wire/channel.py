@@ -20,10 +20,11 @@ READ_AHEAD_BYTES = 256 * 1024
 """Beyond this many unread bytes the peer is made to wait (plus the message being received)."""
 
 YIELD_BYTES = 1024 * 1024
+"""A sender whose peer keeps up lets other tasks run after this much has been sent."""
+
 ANSWER_COST_BYTES = 16 * 1024
 """A short answer takes as long to make as so many bytes take to send: a client that asks for much
 in advance gives way to others as well."""
-"""A sender whose peer keeps up lets other tasks run after this much copy data."""
 
 GATHER_BYTES = 64 * 1024
 """Gathered output beyond this size is handed to the transport."""
