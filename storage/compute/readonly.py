@@ -11,23 +11,18 @@ from storage.compute.lease import LeaseKeeper
 from storage.compute.options import ReadonlyOptions
 from storage.compute.page_cache import CacheOptions, PageCache
 from storage.compute.page_client import PageClient
-from storage.compute.service import HTTP_PORT, KvService, ReadOnly, compute_api, serve_commands
+from storage.compute.service import CLOSE_WITHIN_S, FrontEnds, KvService, ReadOnly, compute_api
 from storage.compute.transact import Executed, Step
 from storage.errors import CorruptData, LsnOutOfScope, NotReady
-from storage.http.server import HttpServer
-from storage.http.server import serve as serve_http
 from storage.life import run_until_stopped
 from storage.lsn import Lsn
 from storage.node import NodeContext
 from storage.tasks import TaskRegistry
 from storage.wal.record import RecordSpec
-from storage.wire.server import WireServer
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
-
-CLOSE_WITHIN_S = 1.0
 
 
 class PinnedLog:
@@ -83,13 +78,12 @@ class Readonly:
         self._lease: LeaseKeeper | None = None
         if options.lease:
             self._lease = LeaseKeeper(options.pages, options.lsn, self.registry)
-        self._http: HttpServer | None = None
-        self._wire: WireServer | None = None
+        self._front_ends = FrontEnds(context.name, self.registry)
 
     def status(self) -> dict[str, Any]:
         """Phase and the pinned LSN; JSON-able."""
         return {
-            "phase": "taking_base" if self._wire is None else "serving",
+            "phase": "serving" if self._front_ends.serving else "taking_base",
             "lsn": str(self._options.lsn),
             "pageserver": self._pages.address,
             "leased": self._lease is not None and self._lease.is_live,
@@ -97,9 +91,9 @@ class Readonly:
 
     async def run(self) -> None:
         """Start, and serve until cancelled."""
-        name, lsn = self._context.name, self._options.lsn
+        lsn = self._options.lsn
         api = compute_api("Seawall readonly", self.status, self._move)
-        self._http = await serve_http(api, name, HTTP_PORT, self.registry)
+        await self._front_ends.open_api(api)
         self._pages.start()
         if self._lease is not None:
             self._lease.start(self._context.ports.entropy)
@@ -115,7 +109,7 @@ class Readonly:
             ),
         )
         service = KvService(PinnedTables(PinnedLog(lsn), cache, self._check), self.status)
-        self._wire = await serve_commands(name, service, self.registry)
+        await self._front_ends.open_commands(service)
         self._context.ready.set()
         logger.info("serving reads as of %s", lsn)
         await self._context.stopping.wait()
@@ -161,10 +155,7 @@ class Readonly:
 
     async def close(self) -> None:
         """End everything."""
-        if self._wire is not None:
-            await self._wire.close(within_s=CLOSE_WITHIN_S)
-        if self._http is not None:
-            await self._http.close()
+        await self._front_ends.close()
         await self.registry.shutdown(within_s=CLOSE_WITHIN_S)
 
 

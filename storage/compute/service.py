@@ -15,6 +15,8 @@ from storage.compute.transact import Executed, Step, rows_of
 from storage.errors import RequestError
 from storage.http.api import Api, Request
 from storage.http.schema import TEXT, object_of
+from storage.http.server import HttpServer
+from storage.http.server import serve as serve_http
 from storage.lsn import Lsn
 from storage.tasks import TaskRegistry
 from storage.wire.server import ServerOptions, WireServer, serve
@@ -22,6 +24,7 @@ from storage.wire.session import Session
 
 LIBPQ_PORT = 5432
 HTTP_PORT = 5480
+CLOSE_WITHIN_S = 1.0
 EMPTY = " \n\t;"
 
 
@@ -119,10 +122,37 @@ class KvService:
                 await session.rows(STATUS_COLUMNS, told, "STATUS")
 
 
-async def serve_commands(name: str, service: KvService, registry: TaskRegistry) -> WireServer:
-    """Listen for libpq clients of a compute."""
-    options = ServerOptions(describe=describe)
-    return await serve(name, LIBPQ_PORT, service.query, registry, options=options)
+class FrontEnds:
+    """The servers of a compute: its API at once, its commands once it has something to serve."""
+
+    def __init__(self, name: str, registry: TaskRegistry) -> None:
+        self._name = name
+        self._registry = registry
+        self._http: HttpServer | None = None
+        self._wire: WireServer | None = None
+
+    @property
+    def serving(self) -> bool:
+        """Whether libpq clients are served."""
+        return self._wire is not None
+
+    async def open_api(self, api: Api) -> None:
+        """Listen for HTTP requests."""
+        self._http = await serve_http(api, self._name, HTTP_PORT, self._registry)
+
+    async def open_commands(self, service: KvService) -> None:
+        """Listen for libpq clients."""
+        options = ServerOptions(describe=describe)
+        self._wire = await serve(
+            self._name, LIBPQ_PORT, service.query, self._registry, options=options
+        )
+
+    async def close(self) -> None:
+        """End what was opened, commands first."""
+        if self._wire is not None:
+            await self._wire.close(within_s=CLOSE_WITHIN_S)
+        if self._http is not None:
+            await self._http.close()
 
 
 def compute_api(

@@ -17,26 +17,22 @@ from storage.compute.engine import ReadResult, Row, total
 from storage.compute.options import StandbyOptions
 from storage.compute.page_client import PageClient
 from storage.compute.replay import Replay
-from storage.compute.service import HTTP_PORT, KvService, ReadOnly, compute_api, serve_commands
+from storage.compute.service import CLOSE_WITHIN_S, FrontEnds, KvService, ReadOnly, compute_api
 from storage.compute.transact import Executed, Step
 from storage.compute.wal_follower import WalFollower
 from storage.errors import LsnOutOfScope
 from storage.http.api import Request
 from storage.http.schema import BOOLEAN, object_of
-from storage.http.server import HttpServer
-from storage.http.server import serve as serve_http
 from storage.kv.page import KEY_MAX, KEYS_PER_PAGE, Page, block_of, decode
 from storage.life import run_until_stopped
 from storage.lsn import Lsn
 from storage.node import NodeContext
 from storage.tasks import TaskRegistry
-from storage.wire.server import WireServer
 
 logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-CLOSE_WITHIN_S = 1.0
 REFUSAL = "cannot execute a write during recovery; connect to the primary"
 
 
@@ -108,14 +104,13 @@ class Standby:
         self._pages = PageClient(options.pages, self.registry, context.ports.entropy)
         self._replay: Replay | None = None
         self._follower: WalFollower | None = None
-        self._http: HttpServer | None = None
-        self._wire: WireServer | None = None
+        self._front_ends = FrontEnds(context.name, self.registry)
 
     def status(self) -> dict[str, Any]:
         """Phase and positions; JSON-able."""
         replay = self._replay
         return {
-            "phase": "taking_base" if self._wire is None else "serving",
+            "phase": "serving" if self._front_ends.serving else "taking_base",
             "replay_lsn": str(Lsn(0) if replay is None else replay.lsn),
             "paused": replay is not None and replay.paused,
             "safekeeper": "" if self._follower is None else self._follower.safekeeper,
@@ -133,13 +128,13 @@ class Standby:
             summary="Pause replay, or let it go on; reads stay where it stands",
             body=object_of({"paused": BOOLEAN}),
         )
-        self._http = await serve_http(api, name, HTTP_PORT, self.registry)
+        await self._front_ends.open_api(api)
         self._pages.start()
         replay = self._replay = await self._start_point()
         self._follower = WalFollower(name, options, replay, self.registry, self._context.ports)
         self._follower.start()
         service = KvService(StandbyTables(replay, self._pages), self.status)
-        self._wire = await serve_commands(name, service, self.registry)
+        await self._front_ends.open_commands(service)
         self._context.ready.set()
         logger.info("following from %s", replay.lsn)
         await self._context.stopping.wait()
@@ -163,10 +158,7 @@ class Standby:
 
     async def close(self) -> None:
         """End everything."""
-        if self._wire is not None:
-            await self._wire.close(within_s=CLOSE_WITHIN_S)
-        if self._http is not None:
-            await self._http.close()
+        await self._front_ends.close()
         await self.registry.shutdown(within_s=CLOSE_WITHIN_S)
 
 

@@ -20,10 +20,8 @@ from storage.compute.engine import Engine
 from storage.compute.options import WalgenOptions
 from storage.compute.page_cache import CacheOptions, PageCache
 from storage.compute.page_client import PageClient
-from storage.compute.service import HTTP_PORT, KvService, compute_api, serve_commands
+from storage.compute.service import CLOSE_WITHIN_S, FrontEnds, KvService, compute_api
 from storage.errors import NotReady
-from storage.http.server import HttpServer
-from storage.http.server import serve as serve_http
 from storage.life import run_until_stopped
 from storage.lsn import INVALID_LSN, Lsn
 from storage.node import NodeContext
@@ -32,12 +30,10 @@ from storage.wal.writer import WalWriter, WriterOptions
 from storage.walproposer.options import Elected, ProposerOptions
 from storage.walproposer.proposer import WalProposer
 from storage.wire.replication import POSTGRES_EPOCH_US
-from storage.wire.server import WireServer
 
 logger = logging.getLogger(__name__)
 
 LAST_LSN = Lsn(0xFFFFFFFFFFFFFFFF)
-CLOSE_WITHIN_S = 1.0
 
 
 class ComputePhase(enum.StrEnum):
@@ -63,8 +59,7 @@ class Walgen:
         self._proposer = WalProposer(proposer_options(options), self.registry, self._entropy)
         self._pages = PageClient(options.pages, self.registry, self._entropy)
         self._log: CommitLog | None = None
-        self._http: HttpServer | None = None
-        self._wire: WireServer | None = None
+        self._front_ends = FrontEnds(context.name, self.registry)
 
     def status(self) -> dict[str, Any]:
         """Phase, term and LSNs; JSON-able."""
@@ -80,16 +75,15 @@ class Walgen:
 
     async def run(self) -> None:
         """Start, and serve until cancelled."""
-        name = self._context.name
         api = compute_api("Seawall walgen", self.status, self._pages.move)
-        self._http = await serve_http(api, name, HTTP_PORT, self.registry)
+        await self._front_ends.open_api(api)
         self._pages.start()
         self._elected = await self._proposer.elect()
         self._won.set()
         self._phase = ComputePhase.TAKING_BASE
         engine = await self._engine(self._elected.start_lsn)
         service = KvService(engine, self.status)
-        self._wire = await serve_commands(name, service, self.registry)
+        await self._front_ends.open_commands(service)
         self._phase = ComputePhase.SERVING
         logger.info("serving in term %s from %s", self._elected.term, self._elected.start_lsn)
         self._context.ready.set()
@@ -129,10 +123,7 @@ class Walgen:
         self._phase = ComputePhase.ENDED
         if self._log is not None:
             self._log.fail(NotReady("the compute is stopping"))
-        if self._wire is not None:
-            await self._wire.close(within_s=CLOSE_WITHIN_S)
-        if self._http is not None:
-            await self._http.close()
+        await self._front_ends.close()
         await self._proposer.close()
         await self.registry.shutdown(within_s=CLOSE_WITHIN_S)
 
