@@ -11,6 +11,7 @@ import pytest
 
 import sim
 from storage.tests.wire_world import World, wire_world
+from storage.wire import messages as m
 from storage.wire.channel import READ_AHEAD_BYTES, Channel
 from storage.wire.client import ServerError
 from storage.wire.copying import CopyStream
@@ -136,6 +137,24 @@ def test_a_client_that_vanishes_frees_its_session(caplog: pytest.LogCaptureFixtu
             await asyncio.gather(task, return_exceptions=True)
             await asyncio.sleep(1)
             assert world.server.sessions == 0
+
+    run(story)
+    assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []
+
+
+def test_a_client_that_says_goodbye_in_a_copy_is_no_failure(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """A standby's WAL receiver leaves like this when it is told to stop."""
+
+    async def story(world: World) -> None:
+        client = await world.connect()
+        await client.copy_both("echo")
+        client._channel.send(m.Terminate())
+        client._channel.flush()
+        await asyncio.sleep(1)
+        assert world.server.sessions == 0
+        await client.close()
 
     run(story)
     assert [record for record in caplog.records if record.levelno >= logging.WARNING] == []

@@ -212,12 +212,18 @@ class Conversation:
         except (ProtocolError, ShutdownRequested):
             raise
         except Exception as error:
-            if self._channel.lost and isinstance(error, ConnectionError):
+            if self._has_left and isinstance(error, ConnectionError):
                 raise
             self._commands.failed()
             self._report(error)
             return False
         return True
+
+    @property
+    def _has_left(self) -> bool:
+        """Whether the client is lost, or ended its session in the middle of a copy."""
+        channel = self._channel
+        return channel.lost or channel.connection.progress.phase is Phase.CLOSED
 
     async def _cancellable(self, work: Coroutine[Any, Any, None]) -> None:
         """Run ``work`` so that :meth:`cancel_command` ends it with ``QueryCancelled``."""
