@@ -139,7 +139,7 @@ async def test_fault_has_its_effect(world: World, name: str) -> None:
     )
     duration_s = 6.0 if name in LISTINGS else 4.0
     core = ("sk0", "sk1", "sk2")
-    plan = Plan("one fault", BUSY, steps + companions, duration_s, core, think_s=0.01)
+    plan = Plan("one fault", BUSY, steps + companions, duration_s, core, think_s=0.03)
     stranger = await send_datagrams() if name.startswith("datagram") else None
     nemesis = await run_campaign(world, plan)
     if stranger is not None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncGenerator, Iterable, Iterator
-from contextlib import AsyncExitStack, ExitStack, aclosing
+from contextlib import AsyncExitStack, aclosing
 from heapq import heapify, heappop, heapreplace
 from itertools import groupby
 
@@ -21,7 +21,7 @@ from storage.lsn import Lsn
 from storage.marks import Mark, reach
 from storage.pageserver.images import ImageMaker
 from storage.pageserver.keys import Key
-from storage.pageserver.layer import Layer
+from storage.pageserver.layer import Layer, pinned
 from storage.pageserver.layer_file import Entry
 from storage.pageserver.layer_files import SpoiltLayer
 from storage.pageserver.layer_name import LayerKind, LayerName
@@ -102,9 +102,7 @@ class Compactor:
     async def _merge(self, inputs: list[Layer]) -> None:
         outputs: list[Layer] = []
         try:
-            with ExitStack() as pins:
-                for layer in inputs:
-                    pins.enter_context(layer.pin())
+            with pinned(inputs):
                 await self._rewrite(inputs, outputs)
             await failpoint(Failpoint.PS_COMPACTION_WRITTEN)
         except (CorruptData, PortError):

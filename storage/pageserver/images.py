@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from bisect import bisect_left, bisect_right
-from contextlib import ExitStack
 
 from storage.errors import CorruptData, PortError
 from storage.lsn import Lsn
@@ -17,7 +16,7 @@ from storage.pageserver.datadir import decode_size
 from storage.pageserver.garbage import is_superseded
 from storage.pageserver.image_plan import Range, due_images
 from storage.pageserver.keys import Key, KeyKind
-from storage.pageserver.layer import Layer
+from storage.pageserver.layer import Layer, pinned
 from storage.pageserver.layer_file import LayerWriter
 from storage.pageserver.layer_name import LayerKind, LayerName
 from storage.pageserver.pieces import Pictures
@@ -133,9 +132,7 @@ async def keys_of(timeline: Timeline, wanted: Range, lsn: Lsn) -> set[bytes]:
         if wanted[0] <= key <= wanted[1]
     }
     layers = _needed(timeline.layers.overlapping(*wanted), wanted, lsn)
-    with ExitStack() as pins:
-        for layer in layers:
-            pins.enter_context(layer.pin())
+    with pinned(layers):
         for layer in layers:
             async for batch in timeline.files.distinct_keys(layer):
                 found.update(batch[bisect_left(batch, first) : bisect_right(batch, last)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 
 from storage.errors import CorruptData, FileMissing, ObjectMissing, PortError
@@ -18,6 +18,18 @@ logger = logging.getLogger(__name__)
 
 Fetch = Callable[["Layer"], Awaitable[None]]
 """Brings a layer's file from the object store to its place on disk, durably."""
+
+
+@contextmanager
+def pinned(layers: Sequence[Layer]) -> Iterator[None]:
+    """Keep the layers' files in place while the block runs."""
+    for layer in layers:
+        layer.pin()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.unpin()
 
 
 class Layer:
@@ -46,17 +58,17 @@ class Layer:
     def __repr__(self) -> str:
         return f"Layer({self.name}, {self.size} bytes)"
 
-    @contextmanager
-    def pin(self) -> Iterator[None]:
-        """Keep the layer's file in place while the block runs."""
+    def pin(self) -> None:
+        """Keep the layer's file in place until :meth:`unpin`; see :func:`pinned`."""
         self._pins += 1
         self._unpinned.clear()
-        try:
-            yield
-        finally:
-            self._pins -= 1
-            if not self._pins:
-                self._unpinned.set()
+
+    def unpin(self) -> None:
+        """One user less."""
+        assert self._pins, f"{self.name} is not pinned"
+        self._pins -= 1
+        if not self._pins:
+            self._unpinned.set()
 
     @property
     def is_pinned(self) -> bool:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
-from contextlib import ExitStack
 from itertools import pairwise
 
 from storage.errors import Conflict, CorruptData, NotReady
@@ -23,7 +22,7 @@ from storage.pageserver.environment import Environment
 from storage.pageserver.gc_cutoff import GcCutoff
 from storage.pageserver.index import TimelineIndex
 from storage.pageserver.keys import Key
-from storage.pageserver.layer import Layer
+from storage.pageserver.layer import Layer, pinned
 from storage.pageserver.layer_files import LayerFiles
 from storage.pageserver.layer_map import LayerMap
 from storage.pageserver.layer_name import LayerName
@@ -296,12 +295,7 @@ class Timeline:
         deltas, image, floor = self.layers.search(key, lsn, above)
         if not deltas and image is None:
             return False
-        with ExitStack() as pins:
-            pins.enter_context(self.gate.hold())
-            for layer in deltas:
-                pins.enter_context(layer.pin())
-            if image is not None:
-                pins.enter_context(image.pin())
+        with self.gate.hold(), pinned(deltas if image is None else [*deltas, image]):
             for layer in deltas:
                 if await self.files.collect(layer, key, (floor, lsn), into):
                     return True

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
-from contextlib import ExitStack
 
 from storage.durable import read_file
 from storage.errors import Conflict, CorruptData, PortError
@@ -62,7 +61,7 @@ class Uploader:
         self._idle = asyncio.Event()
         self._idle.set()
         self._owned = asyncio.Event()
-        self._pins: dict[str, ExitStack] = {}
+        self._pinned: dict[str, Layer] = {}
         self._confirmed: TimelineIndex | None = None
         self._named: frozenset[LayerName] = frozenset()
         self._index_etag: str | None = None
@@ -81,9 +80,9 @@ class Uploader:
         """Schedule a layer; its file is kept until it is uploaded."""
         if self.superseded:
             return
-        pin = ExitStack()
-        pin.enter_context(layer.pin())
-        self._pins[str(layer.name)] = pin
+        assert str(layer.name) not in self._pinned, f"{layer.name} is on its way already"
+        layer.pin()
+        self._pinned[str(layer.name)] = layer
         self._schedule(PutLayer(layer))
 
     def put_index(self, index: TimelineIndex) -> None:
@@ -182,9 +181,9 @@ class Uploader:
                     self._unpin(operation.layer)
 
     def _unpin(self, layer: Layer) -> None:
-        pin = self._pins.pop(str(layer.name), None)
-        assert pin is not None, f"{layer.name} was not pinned for its upload"
-        pin.close()
+        found = self._pinned.pop(str(layer.name), None)
+        assert found is layer, f"{layer.name} was not pinned for its upload"
+        layer.unpin()
 
     async def _upload_layer(self, layer: Layer) -> None:
         if not self.superseded:
@@ -249,7 +248,7 @@ class Uploader:
 
     def _is_wanted(self, name: LayerName) -> bool:
         """Whether a layer is on its way up, or in the last index scheduled."""
-        return str(name) in self._pins or name in self._named
+        return str(name) in self._pinned or name in self._named
 
     async def is_newest(self) -> bool:
         """Ask the store whether this attachment may still act; never again once it may not."""
@@ -276,9 +275,9 @@ class Uploader:
 
     def close(self) -> None:
         """Let go of the files that were to be uploaded; the worker must have ended."""
-        for pin in self._pins.values():
-            pin.close()
-        self._pins.clear()
+        for layer in self._pinned.values():
+            layer.unpin()
+        self._pinned.clear()
 
 
 async def _all(work: list[Awaitable[None]]) -> None:

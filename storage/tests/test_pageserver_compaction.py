@@ -13,6 +13,7 @@ from storage.pageserver.compaction import Compactor
 from storage.pageserver.creation import NewBranch, create_timeline
 from storage.pageserver.images import keys_of
 from storage.pageserver.keys import FIRST_KEY, LAST_KEY, Key, relation_size
+from storage.pageserver.layer import pinned
 from storage.pageserver.layer_name import LayerKind
 from storage.pageserver.timeline import Timeline
 from storage.pageserver.values import Image, Removed
@@ -138,7 +139,7 @@ def test_an_image_omits_what_does_not_exist() -> None:
         await compactor.compact()
         end = timeline.last_record_lsn
         (image,) = (layer for layer in timeline.layers if layer.name.is_image)
-        with image.pin():
+        with pinned([image]):
             reader = await timeline.files.reader(image)
             held = [Key.decode(k) async for batch in reader.distinct_keys() for k in batch]
         assert [key for key in held if key.kind == 0] == [kv_key(0), kv_key(1)]

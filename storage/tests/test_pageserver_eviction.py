@@ -9,6 +9,7 @@ import pytest
 
 from storage.errors import NotReady
 from storage.pageserver.disk_budget import DiskBudget, may_evict
+from storage.pageserver.layer import pinned
 from storage.pageserver.timeline import Timeline
 from storage.tasks import TaskKind
 from storage.tests.pageserver_world import (
@@ -97,7 +98,7 @@ def test_what_is_not_uploaded_or_is_pinned_stays():
         timeline = await layers_of(rig, history, 1)
         (old,) = timeline.layers
         assert may_evict(old)
-        with old.pin():
+        with pinned([old]):
             assert not may_evict(old)
             assert not await timeline.files.evict(old)
         rig.store.outage()
