@@ -51,7 +51,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--only-scenario", default="", help="node id without world and compute")
     group.addoption("--plan", default="", help="carry this file's plan of faults out")
     group.addoption(
-        "--twice-every", type=int, default=EVERY, help="run each N-th seed in sim twice (0: none)"
+        "--twice-every",
+        type=int,
+        default=EVERY,
+        help="run one seed in N of each scenario twice in sim (0: none)",
     )
     group.addoption("--records", default="", help="append a JSON line for each run to this file")
     group.addoption(
@@ -170,9 +173,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
         for name in inspect.signature(pyfuncitem.obj).parameters
         if name != "world"
     }
-    result = _run(
-        pyfuncitem.config, lambda world: pyfuncitem.obj(world=world, **arguments), settings
-    )
+    result = _run(pyfuncitem, lambda world: pyfuncitem.obj(world=world, **arguments), settings)
     record = _record(pyfuncitem, nodeid, result)
     if isinstance(result.error, UnsupportedFault):
         pytest.skip(str(result.error))
@@ -185,14 +186,14 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     return True
 
 
-def _run(config: pytest.Config, scenario: Scenario, settings: RunSettings) -> RunResult:
+def _run(item: pytest.Function, scenario: Scenario, settings: RunSettings) -> RunResult:
     """One run; a world that cannot even be made is a run that ended with that error."""
     try:
-        runner = runner_for(config, settings.world)
+        runner = runner_for(item.config, settings.world)
     except HarnessError as error:
         return RunResult.without_run(settings, error)
-    every = config.getoption("--twice-every")
-    return run_and_sample(runner, scenario, settings, every=every)
+    every = item.config.getoption("--twice-every")
+    return run_and_sample(runner, scenario, settings, base_nodeid(item), every=every)
 
 
 def base_nodeid(item: pytest.Function) -> str:
@@ -285,7 +286,7 @@ def run_in(request: pytest.FixtureRequest) -> RunIn:
     request.node.stash[REPLAY] = shlex.join(words)
 
     def run(world: str, scenario: Scenario, compute: str = "walgen") -> RunResult:
-        result = _run(config, scenario, RunSettings(world, compute, seed))
+        result = _run(request.node, scenario, RunSettings(world, compute, seed))
         if result.error is not None:
             raise result.error
         return result

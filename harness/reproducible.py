@@ -1,13 +1,15 @@
 """A sample of simulated runs is executed twice: the second must be the first, event by event.
 
-Code that asks the outside world shows only in a difference, so the sample is always on: seeds that
-``EVERY`` divides, and so also seed 0, which every scenario runs with. Sweeps take a sample of their
-own, in another process with another hash seed (``harness/second_look.py``).
+Code that asks the outside world shows only in a difference, so the sample is always on: of each
+scenario one seed in ``EVERY``, other seeds of other scenarios, so that one seed of them all is a
+sample too. Sweeps take their own, in another process with another hash seed
+(``harness/second_look.py``).
 """
 
 from __future__ import annotations
 
 import dataclasses
+import zlib
 from collections.abc import Sequence
 
 from harness.backend import Event
@@ -15,7 +17,7 @@ from harness.errors import HarnessError
 from harness.runner import RunResult, Scenario, WorldRunner
 from harness.verdict import RunSettings, Verdict
 
-EVERY = 20
+EVERY = 8
 BEFORE, AFTER = 3, 2
 """How many events around the first difference are shown."""
 
@@ -25,16 +27,21 @@ class NotReproducible(HarnessError):
 
 
 def run_and_sample(
-    runner: WorldRunner, scenario: Scenario, settings: RunSettings, *, every: int = EVERY
+    runner: WorldRunner,
+    scenario: Scenario,
+    settings: RunSettings,
+    nodeid: str,
+    *,
+    every: int = EVERY,
 ) -> RunResult:
-    """Run a scenario; if its seed is in the sample, once more, and compare.
+    """Run a scenario; if this seed of ``nodeid`` is in the sample, once more, and compare.
 
     A difference turns the result into an error that shows the first event that differs, with its
     surroundings in both runs. Worlds whose runs have no digest are not reproducible and run once,
     and so does everything if ``every`` is 0.
     """
     result = runner.run(scenario, settings)
-    if not result.digest or not every or settings.seed % every:
+    if not result.digest or not is_sampled(nodeid, settings.seed, every):
         return result
     again = runner.run(scenario, settings)
     if again.digest == result.digest:
@@ -45,6 +52,11 @@ def run_and_sample(
     )
     difference.__cause__ = result.error
     return dataclasses.replace(result, verdict=Verdict.ERROR, error=difference)
+
+
+def is_sampled(nodeid: str, seed: int, every: int = EVERY) -> bool:
+    """Whether a seed of a scenario is in the sample; none is if ``every`` is 0."""
+    return every > 0 and (zlib.crc32(nodeid.encode()) + seed) % every == 0
 
 
 def _where(result: RunResult, again: RunResult) -> str:
