@@ -16,6 +16,7 @@ from storage.consensus.messages import (
 )
 from storage.errors import ProtocolError
 from storage.lsn import Lsn
+from storage.safekeeper.control_state import ControlState
 from storage.safekeeper.segments import WalSegments
 from storage.safekeeper.sender import WalSender
 from storage.safekeeper.state import Acceptor, Effect, PersistControl, Reply, TruncateWal
@@ -73,6 +74,11 @@ def _vote_again(self: Acceptor, request: VoteRequest) -> bool:
 
 def _vote_in_memory(self: Acceptor, request: VoteRequest) -> list[Effect]:
     return [each for each in _vote(self, request) if not isinstance(each, PersistControl)]
+
+
+def _keep_the_term(self: Acceptor, before: ControlState) -> None:
+    self.term_history = before.term_history
+    self.write_failed()
 
 
 def _tell_what_is_written(self: Acceptor) -> AppendResponse:
@@ -201,6 +207,8 @@ BUGS: Sequence[Bug] = (
     slip("own-votes-again", "O5", "two candidates", (Acceptor, "_may_vote", _vote_again)),
     slip("own-vote-in-memory", "O5", "a safekeeper crashes after its vote",
           (Acceptor, "_vote", _vote_in_memory)),
+    slip("own-failed-vote-told", "O3", "the disk refuses to save a vote, and then a restart",
+         (Acceptor, "election_failed", _keep_the_term)),
     slip("own-acks-what-is-written", "O1", "every run",
           (Acceptor, "append_response", _tell_what_is_written)),
     slip("own-appends-of-any-term", "O1 O2", "a leader that was replaced lives on",

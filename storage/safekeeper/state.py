@@ -334,13 +334,14 @@ class Acceptor:
         self.backup_lsn = believable
         return True
 
-    def election_failed(self, history: TermHistory) -> None:
-        """The effects of a vote or a cut failed half way; ``history`` is what was adopted before.
+    def election_failed(self, before: ControlState) -> None:
+        """The effects of a vote or a cut failed half way; ``before`` is the state until then.
 
-        The log may not be cut, or only in part: what is left of it is of the old history, and
-        whatever saves the control file next must not claim it for the winner.
+        A term that may not be durable must not be told: a restart could fall behind it. The log may
+        not be cut, or only in part: what is left of it is of the old history, and whatever saves
+        the control file next must not claim it for the winner.
         """
-        self.term_history = history
+        self.term, self.term_history = before.term, before.term_history
         self.write_failed()
 
     def hear_peer(self, last_log_term: int, commit_lsn: Lsn) -> bool:

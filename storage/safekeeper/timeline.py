@@ -147,15 +147,14 @@ class Timeline:
             if self.acceptor.must_flush_before(message):
                 reach(Mark.FLUSHED_BEFORE_VOTE)
                 await self._flush()
-            term, flush_lsn = self.acceptor.term, self.acceptor.flush_lsn
-            history = self.acceptor.term_history
+            before, flush_lsn = self.acceptor.control(), self.acceptor.flush_lsn
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"an election of {self.id}"):
-                    await self._carry_out(self.acceptor.step(message), pusher, history)
-            if self.acceptor.term != term and isinstance(message, VoteRequest):
+                    await self._carry_out(self.acceptor.step(message), pusher, before)
+            if self.acceptor.term != before.term and isinstance(message, VoteRequest):
                 emit("term", **self._ids, term=message.term)
                 emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
-            elif isinstance(message, VoteRequest) and message.term < term:
+            elif isinstance(message, VoteRequest) and message.term < before.term:
                 reach(Mark.VOTE_REFUSED)
             self._show_cut(flush_lsn)
             self._show_horizon()
@@ -169,11 +168,11 @@ class Timeline:
             emit("lsn", **self._ids, name="flush_lsn", value=self.acceptor.flush_lsn)
 
     async def _carry_out(
-        self, effects: Sequence[Effect], pusher: Pusher | None, history: TermHistory
+        self, effects: Sequence[Effect], pusher: Pusher | None, before: ControlState
     ) -> None:
         """In order, so that nothing is told before it is durable.
 
-        ``NotReady`` (disk): what is left of the log is of ``history``, which was adopted before.
+        ``NotReady`` (disk): term and history are those of ``before`` again.
         """
         try:
             for effect in effects:
@@ -187,7 +186,7 @@ class Timeline:
                         pusher.post(message)
         except PortError as error:
             reach(Mark.ELECTION_UNSAVED)
-            self.acceptor.election_failed(history)
+            self.acceptor.election_failed(before)
             raise NotReady(f"timeline {self.id}: {one_line(error)}") from error
 
     async def _persist(self, control: ControlState) -> None:
@@ -216,15 +215,14 @@ class Timeline:
     async def _begin_catching_up(self, history: TermHistory, commit_lsn: Lsn) -> None:
         async with self._lock:
             await self._flush()
-            term, flush_lsn = self.acceptor.term, self.acceptor.flush_lsn
-            own_history = self.acceptor.term_history
+            before, flush_lsn = self.acceptor.control(), self.acceptor.flush_lsn
             async with self._disk_lock:
                 with self._environment.fuse.guard(f"a cut of {self.id}"):
                     effects = self.acceptor.begin_catching_up(history, commit_lsn)
                     if effects:
                         emit("catching_up", **self._ids, commit_lsn=commit_lsn)
-                    await self._carry_out(effects, None, own_history)
-            if self.acceptor.term != term:
+                    await self._carry_out(effects, None, before)
+            if self.acceptor.term != before.term:
                 emit("term", **self._ids, term=self.acceptor.term)
             self._show_cut(flush_lsn)
             self._show_progress()

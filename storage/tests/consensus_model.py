@@ -11,10 +11,10 @@ from collections import Counter, deque
 from dataclasses import dataclass, field
 
 from storage.consensus import messages
-from storage.consensus.term_history import TermHistory
 from storage.errors import ProtocolError
 from storage.lsn import Lsn
 from storage.safekeeper import state as sk
+from storage.safekeeper.control_state import ControlState
 from storage.tests.consensus_laws import Laws
 from storage.tests.consensus_node import RECORD, TENANT, TIMELINE, Node, require
 from storage.walproposer import campaign as effects
@@ -179,15 +179,15 @@ class World(Laws):
         try:
             if node.core.must_flush_before(message):
                 node.flush()
-            history = node.core.term_history
+            before = node.core.control()
             todo = node.core.step(message)
         except ProtocolError:
             self.seen["refused"] += 1
             self.drop(wire)
             return
-        self.perform(node, wire, todo, history)
+        self.perform(node, wire, todo, before)
 
-    def perform(self, node: Node, wire: Wire, todo: list[sk.Effect], history: TermHistory) -> None:
+    def perform(self, node: Node, wire: Wire, todo: list[sk.Effect], before: ControlState) -> None:
         crash_at = self.chance.randint(0, len(todo)) if self.chance.random() < 0.03 else None
         failing = 0.05 * self.temper["fail"]
         for index, effect in enumerate(todo):
@@ -196,7 +196,7 @@ class World(Laws):
                 return
             if not isinstance(effect, sk.Reply) and self.chance.random() < failing:
                 self.seen["failed effect"] += 1
-                node.core.election_failed(history)
+                node.core.election_failed(before)
                 self.drop(wire)
                 return
             match effect:
@@ -208,11 +208,11 @@ class World(Laws):
                     self.reply(node, wire, message)
 
     def reply(self, node: Node, wire: Wire, message: messages.AcceptorMessage) -> None:
+        require(node.control.term >= message.term, "a term is durable before it is told")
         if isinstance(message, messages.VoteResponse) and message.given:
             key = (wire.name, message.term)
             require(key not in self.votes, f"{key} votes once")
             self.votes.add(key)
-            require(node.control.term >= message.term, "a vote is durable before it is told")
         if not wire.broken:
             wire.to_proposer.append(messages.encode(message))
 
@@ -257,11 +257,11 @@ class World(Laws):
         giver, node = self.nodes[source].core, self.nodes[target]
         node.flush()
         flush_lsn = node.core.flush_lsn
-        history = node.core.term_history
+        before = node.core.control()
         todo = node.core.begin_catching_up(giver.durable_history(), giver.commit_lsn)
         if todo and self.chance.random() < 0.05 * self.temper["fail"]:
             self.seen["failed effect"] += 1
-            node.core.election_failed(history)
+            node.core.election_failed(before)
             return
         crash_at = self.chance.randint(0, len(todo)) if self.chance.random() < 0.1 else None
         for index, effect in enumerate(todo):

@@ -131,16 +131,27 @@ def test_a_cut_that_failed_claims_nothing_for_the_winner():
     core.step(append(1, 100, b"12345678"))
     flush(core)
     core.step(m.VoteRequest(2, 2))
-    before = core.term_history
+    before = core.control()
     core.step(elected(2, 104, 104, (1, 100)))
     core.election_failed(before)
-    assert core.control().term_history == before
+    assert core.control().term_history == before.term_history
     assert core.last_log_term == 1
     assert (core.flush_lsn, core.write_lsn) == (104, 104), "nobody may rely on the rest"
     with pytest.raises(ProtocolError, match="before its election is known"):
         core.step(append(2, 104))
     assert core.step(elected(2, 104, 104, (1, 100)))[0] == TruncateWal(Lsn(104))
     assert core.control().term_history.last_term == 2
+
+
+def test_a_vote_that_failed_is_told_to_nobody():
+    """A greeting told the term, and after a restart the safekeeper was back in the one before."""
+    core = lead(acceptor())
+    before = core.control()
+    core.step(m.VoteRequest(2, 2))
+    core.election_failed(before)
+    assert core.append_response().term == 1
+    (_, reply) = core.step(m.VoteRequest(2, 3))
+    assert (reply.message.given, reply.message.term) == (True, 2), "nobody had its vote"
 
 
 def test_the_first_cut_after_a_boot_always_runs_and_later_ones_only_if_needed():
