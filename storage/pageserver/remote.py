@@ -201,11 +201,23 @@ class RemoteTenant:
 
     async def claim_generation(self, node: str) -> int:
         """Become the newest attachment; returns its generation, larger than any before."""
+        claimed = await self._claim(node, lambda _newest: True)
+        assert claimed is not None, "any attachment may be followed"
+        return claimed
+
+    async def renew_generation(self, node: str) -> int | None:
+        """As :meth:`claim_generation` for who is the newest already; ``None`` if another node is,
+        even if it came while the object store was asked."""
+        return await self._claim(node, lambda newest: newest.node == node)
+
+    async def _claim(self, node: str, may_follow: Callable[[Attachment], bool]) -> int | None:
         while True:
             before = await self.persistently(
                 "reading the generation", lambda: self._head_or_missing()
             )
             newest = await self.newest_attachment()
+            if not may_follow(newest):
+                return None
             claim = Attachment(self.tenant_id, newest.generation + 1, node)
             try:
                 await self._bounded(

@@ -264,7 +264,9 @@ class Tenants:
 
     async def _take_over(self, tenant: Tenant) -> None:
         """A new attachment: become the newest one, then load."""
-        generation = await tenant.remote.claim_generation(self._environment.node)
+        await self._own(tenant, await tenant.remote.claim_generation(self._environment.node))
+
+    async def _own(self, tenant: Tenant, generation: int) -> None:
         await failpoint(Failpoint.PS_ATTACH_CLAIMED)
         await self._save(tenant.tenant_id, generation)
         await tenant.load(generation, superseded=False)
@@ -272,12 +274,15 @@ class Tenants:
     async def _resume(self, tenant: Tenant, generation: int) -> None:
         """After a restart or damage: still ours, so take a new generation; or superseded, then only
         serve."""
-        newest = await tenant.remote.newest_attachment()
-        if newest.node == self._environment.node or not generation:
+        if not generation:
             await self._take_over(tenant)
             return
+        renewed = await tenant.remote.renew_generation(self._environment.node)
+        if renewed is not None:
+            await self._own(tenant, renewed)
+            return
         reach(Mark.RESUMED_SUPERSEDED)
-        logger.info("tenant %s was attached to %s since", tenant.tenant_id, newest.node)
+        logger.info("tenant %s was attached elsewhere since", tenant.tenant_id)
         await tenant.load(generation, superseded=True)
 
     def _begin_anew(self, tenant: Tenant) -> None:

@@ -198,6 +198,30 @@ def test_the_older_of_two_attachments_serves_but_changes_nothing() -> None:
     play(story)
 
 
+@pytest.mark.parametrize("later_s", [number * 0.001 for number in range(1, 60, 3)])
+def test_a_restart_takes_nothing_from_who_attaches_meanwhile(later_s: float) -> None:
+    """Whatever comes first: somebody asked ps1 to attach, nobody asked ps0 to do so again."""
+
+    async def story(rig: Rig) -> None:
+        await rig.timeline()
+        await rig.tenants.stop()
+        await rig.environment.registry.shutdown(within_s=0.0)
+        rig.begin()
+        await rig.tenants.load_attached()
+        await asyncio.sleep(later_s)
+        ps1 = second(rig)
+        tenant = await ps1.attach(TENANT)
+        await tenant.state.wait_active()
+        resumed = rig.tenants.get(TENANT)
+        await resumed.state.wait_active()
+        await asyncio.sleep(5)
+        assert (await tenant.remote.newest_attachment()).node == "ps1"
+        await create_timeline(ps1, TENANT, NewBranch(TimelineId("c" * 32), TIMELINE))
+        await ps1.stop()
+
+    play(story)
+
+
 def test_a_restart_takes_a_new_generation_so_that_names_never_repeat() -> None:
     async def story(rig: Rig) -> None:
         await rig.timeline()
