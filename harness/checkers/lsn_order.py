@@ -146,8 +146,9 @@ class LsnOrder(RulesByKind):
             self._votes = {key: who for key, who in self._votes.items() if key[0] != node}
 
     def _tenant_state(self, event: Event) -> None:
-        """A tenant that is attached again starts from what is in remote storage."""
-        if event.fields["state"] == "Stopping":
+        """A tenant that is attached again starts from what is in remote storage; while it stops,
+        it may still flush what it has."""
+        if event.fields["state"] == "Attaching":
             tenant = event.fields["tenant"]
             self._forget(lambda p: p.node == event.node and p.tenant == tenant)
 

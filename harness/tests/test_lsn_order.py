@@ -19,6 +19,7 @@ GOOD = {
     "a new incarnation": Reports().lsn("sk0", "commit_lsn", 16).process("sk0", "started")
         .lsn("sk0", "commit_lsn", 8),
     "a new attachment": Reports().lsn("ps0", "last_record_lsn", 16).tenant("ps0", "Stopping")
+        .lsn("ps0", "disk_consistent_lsn", 16).tenant("ps0", "Attaching")
         .lsn("ps0", "last_record_lsn", 8),
     "the chain": Reports().lsn("ps0", "last_record_lsn", 16).lsn("ps0", "disk_consistent_lsn", 16)
         .lsn("ps0", "remote_consistent_lsn", 8),
@@ -35,7 +36,9 @@ BAD = {
     "commit_lsn falls from 0/10 to 0/8": Reports().lsn("sk0", "commit_lsn", 16)
         .lsn("sk0", "commit_lsn", 8),
     "last_record_lsn falls": Reports().lsn("ps0", "last_record_lsn", 16)
-        .process("ps1", "started").tenant("ps1", "Stopping").lsn("ps0", "last_record_lsn", 8),
+        .process("ps1", "started").tenant("ps1", "Attaching").lsn("ps0", "last_record_lsn", 8),
+    "last_record_lsn falls from 0/10 to 0/8": Reports().lsn("ps0", "last_record_lsn", 16)
+        .tenant("ps0", "Stopping").lsn("ps0", "last_record_lsn", 8),
     "disk_consistent_lsn 0/18 exceeds last_record_lsn 0/10":
         Reports().lsn("ps0", "last_record_lsn", 16).lsn("ps0", "disk_consistent_lsn", 24),
     "remote_consistent_lsn 0/10 exceeds": Reports().lsn("ps0", "disk_consistent_lsn", 8)
