@@ -36,11 +36,12 @@ class ControlPlane:
         self._stage = stage
         self._timeline = timeline
         self._changed = asyncio.Event()
-        self._failures = 0
+        self._wishes = 0
 
     def move_to(self, home: PageserverHandle) -> None:
         """Want the tenant on ``home`` from now on."""
         self.home = home
+        self._wishes += 1
         self.settled.clear()
         self._changed.set()
 
@@ -70,6 +71,7 @@ class ControlPlane:
             return False
 
     async def _reconcile(self, home: PageserverHandle) -> None:
+        wish = self._wishes
         try:
             async with asyncio.timeout(ASK_S_MAX):
                 await self._settle(home)
@@ -77,7 +79,8 @@ class ControlPlane:
             self._stage.counts["admin.requests_failed"] += 1
             await asyncio.sleep(RETRY_S)
         else:
-            if home is self.home:
+            # A home that lost its disk meanwhile is the same home, and must be asked once more.
+            if wish == self._wishes:
                 self.settled.set()
 
     async def _settle(self, home: PageserverHandle) -> None:
