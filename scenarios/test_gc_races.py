@@ -247,7 +247,7 @@ async def attach_again(race: Race) -> None:
 
 async def compact(race: Race) -> None:
     """Compaction on top of what compacts by itself."""
-    for _ in range(10):
+    for _ in range(3):
         with suppress(*ASKING):
             await race.cluster.pageserver(0).compact(race.primary.timeline)
             race.done += 1
@@ -339,7 +339,8 @@ async def test_gc_race(world: World, rival: str) -> None:
     world.expect_log(r"refused: .* is before|can be read at", reason="a replica came too late")
     primary = await cluster.endpoint("main")
     await primary.txn({key: f"first {key}" for key in KEYS})
-    load_options = LoadOptions(clients=2, keys=64, first_key=1024, retry_s=0.05)
+    think_s = chance.choice([0.01, 0.05])
+    load_options = LoadOptions(clients=2, keys=64, first_key=1024, think_s=think_s, retry_s=0.05)
     horizon_bytes = chance.choice([0, 2 * KIB, 16 * KIB])
     collecting = Collecting(cluster, primary.timeline, horizon_bytes=horizon_bytes)
     async with world.load(primary, load_options) as load, collecting:

@@ -85,10 +85,16 @@ class Compactor:
             raise damage[0]
 
     async def _merge_runs(self) -> list[CorruptData]:
-        """Merge level 0, cut at the layers that turn out to be spoilt; returns their damage."""
+        """Merge level 0, cut at the layers that turn out to be spoilt; returns their damage.
+
+        Layers that come meanwhile are for the next pass: while WAL arrives faster than a merge
+        takes, a pass would have no end, and nobody else could change layers.
+        """
         spoilt: dict[LayerName, CorruptData] = {}
+        begun_with = {layer.name for layer in self._timeline.layers.level0()}
         while True:
-            runs = whole_runs(self._timeline.layers.level0(), spoilt)
+            level0 = [x for x in self._timeline.layers.level0() if x.name in begun_with]
+            runs = whole_runs(level0, spoilt)
             due = (run for run in runs if len(run) >= self._options.compaction_threshold)
             inputs = next(due, None)
             if inputs is None:

@@ -13,7 +13,7 @@ from storage.pageserver.compaction import Compactor
 from storage.pageserver.creation import NewBranch, create_timeline
 from storage.pageserver.images import keys_of
 from storage.pageserver.keys import FIRST_KEY, LAST_KEY, Key, relation_size
-from storage.pageserver.layer import pinned
+from storage.pageserver.layer import Layer, pinned
 from storage.pageserver.layer_name import LayerKind
 from storage.pageserver.timeline import Timeline
 from storage.pageserver.values import Image, Removed
@@ -82,6 +82,31 @@ def test_a_merge_keeps_every_version_and_replaces_its_inputs() -> None:
         assert layer_files(rig) == listed
         assert layer_objects(rig) == listed
         await check((await rig.restart()).timeline(TIMELINE), history)
+
+    play(story, **SMALL)
+
+
+def test_a_pass_ends_however_fast_layers_come() -> None:
+    async def story(rig: Rig) -> None:
+        history = KvHistory()
+        timeline = await rig.timeline()
+        await grow(timeline, history, 3)
+        merges = 0
+
+        class Outpaced(Compactor):
+            async def _merge(self, inputs: list[Layer]) -> None:
+                nonlocal merges
+                merges += 1
+                assert merges == 1, "what came during the first merge is for the next pass"
+                await grow(timeline, history, 3, seed=merges)
+                await super()._merge(inputs)
+
+        await Outpaced(timeline).compact()
+        assert kinds(timeline)[LayerKind.DELTA_0] == 3
+        merges = 0
+        await Outpaced(timeline).compact()
+        assert kinds(timeline)[LayerKind.DELTA_0] == 3
+        await check(timeline, history, history.ends[::10])
 
     play(story, **SMALL)
 
