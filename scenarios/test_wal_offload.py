@@ -6,6 +6,9 @@ offloaders at once that overwrite one another, an outage that stops the offload 
 
 from __future__ import annotations
 
+import json
+from typing import Any
+
 import pytest
 
 from harness.cluster import Cluster
@@ -16,11 +19,17 @@ from harness.nodes import SafekeeperHandle
 from harness.topology import MIB, Topology
 from harness.wal_waits import backed_up, offloaders, running_members, waiting_at
 from harness.world import World
+from storage.ids import TenantTimelineId
+from storage.lsn import Lsn
 
 LEASE_S = 2.0
 EAGER = {"backup_lease_s": LEASE_S, "backup_retry_s": 0.2, "broker_publish_s": 0.3}
 TOPOLOGY = Topology(safekeeper_options=EAGER)
+BEFORE_CLAIM = "sk-before-backup-claim"
 BEFORE_PUT, AFTER_PUT = "sk-before-backup-put", "sk-after-backup-put"
+UNAWARE_S = 60.0
+"""Length of a lease whose leader does not ask for it again while a scenario runs."""
+FENCED = "offloader_fenced"
 
 pytestmark = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to wait for")
 
@@ -113,8 +122,9 @@ async def test_object_store_outage_is_survived(world: World) -> None:
 
 
 @pytest.mark.row("G1.election")
-async def test_frozen_offloader_is_replaced_and_fenced_off(world: World) -> None:
-    """Two believe that they lead: one froze before its upload and wakes up after the election."""
+async def test_frozen_offloader_is_replaced(world: World) -> None:
+    """A process that froze before its upload keeps nobody from the next segment, nor harms it when
+    it wakes up and learns that its lease is over."""
     cluster, endpoint = await start(world)
     await arm_all(cluster, BEFORE_PUT, "pause")
     end_lsn = await fill_wal(endpoint, 2 * MIB)
@@ -136,6 +146,93 @@ async def test_frozen_offloader_is_replaced_and_fenced_off(world: World) -> None
     await backed_up(cluster, endpoint.timeline, end_lsn)
     tokens = [token for _, token in offloaders(world, endpoint.timeline)]
     assert len(set(tokens)) == len(tokens), f"a fencing token was given twice: {tokens}"
+
+
+async def manifest_of(world: World, timeline: TenantTimelineId) -> dict[str, Any]:
+    """What S3 says of a timeline's WAL."""
+    key = f"safekeeper/{timeline.tenant_id}/{timeline.timeline_id}/manifest.json"
+    found: dict[str, Any] = json.loads(await world.backend.admin_objects().get(key))
+    return found
+
+
+def position(manifest: dict[str, Any]) -> tuple[int, Lsn]:
+    """What never goes back; who is elected with nothing left to do still gives a higher token."""
+    return int(manifest["fencing_token"]), Lsn.parse(manifest["backup_lsn"])
+
+
+async def lose_the_lease(world: World, timeline: TenantTimelineId, leader: str) -> None:
+    """The broker lets a leader's lease run out; the leader learns of it when it asks again."""
+    election = f"seawall/election/{timeline.tenant_id}/{timeline.timeline_id}/wal-backup/"
+    standing = await world.backend.admin_broker().get(election)
+    (key,) = (key for key, candidate in standing.items() if candidate.decode() == leader)
+    world.backend.broker.expire_leases(key)
+
+
+async def fenced_off(world: World, node: SafekeeperHandle) -> None:
+    """Wait until a safekeeper has found out in S3 that it leads no more."""
+
+    async def found() -> None:
+        marks = [e for e in world.backend.events() if e.kind == "mark" and e.node == node.name]
+        if all(mark.fields["name"] != FENCED for mark in marks):
+            raise NotYet(f"{node.name} believes that it leads")
+
+    await world.eventually(found, within_s=20.0)
+
+
+@pytest.mark.row("G1.election")
+@pytest.mark.worlds("sim", reason="in real the scenario below meets the same code")
+@pytest.mark.parametrize("older_is", [BEFORE_CLAIM, AFTER_PUT])
+async def test_older_of_two_offloaders_disturbs_nothing(world: World, older_is: str) -> None:
+    """Both believe that they lead, and only S3 knows better: from the claim of the newer one on,
+    the older one gets no word in, whether it is about to claim or to tell of its segment."""
+    options = {**EAGER, "backup_lease_s": UNAWARE_S}
+    cluster = await world.start(Topology(safekeeper_options=options))
+    endpoint = await cluster.endpoint("main")
+    await arm_all(cluster, older_is, "pause")
+    end_lsn = await fill_wal(endpoint, 2 * MIB)
+    older = await waiting_at(cluster, older_is)
+    for safekeeper in cluster.safekeepers:
+        if safekeeper is not older:
+            await safekeeper.disarm(older_is)
+            await safekeeper.arm(BEFORE_PUT, "pause")
+    await lose_the_lease(world, endpoint.timeline, older.name)
+    newer = await waiting_at(cluster, BEFORE_PUT)
+    claimed = await manifest_of(world, endpoint.timeline)
+    assert claimed["node"] == newer.name
+
+    await older.disarm(older_is)
+    await fenced_off(world, older)
+
+    assert await manifest_of(world, endpoint.timeline) == claimed
+    await newer.disarm(BEFORE_PUT)
+    await backed_up(cluster, endpoint.timeline, end_lsn)
+    assert [node for node, _ in offloaders(world, endpoint.timeline)][:2] == [
+        older.name,
+        newer.name,
+    ]
+
+
+@pytest.mark.row("G1.election")
+async def test_older_of_two_offloaders_does_not_go_back(world: World) -> None:
+    """What it has to tell of its segment is old by now: more is in S3, and members rely on it."""
+    options = {**EAGER, "backup_lease_s": UNAWARE_S}
+    cluster = await world.start(Topology(safekeeper_options=options))
+    endpoint = await cluster.endpoint("main")
+    await arm_all(cluster, AFTER_PUT, "pause")
+    end_lsn = await fill_wal(endpoint, 2 * MIB)
+    older = await waiting_at(cluster, AFTER_PUT)
+    for safekeeper in cluster.safekeepers:
+        if safekeeper is not older:
+            await safekeeper.disarm(AFTER_PUT)
+    await lose_the_lease(world, endpoint.timeline, older.name)
+    await backed_up(cluster, endpoint.timeline, end_lsn)
+    newest = await manifest_of(world, endpoint.timeline)
+
+    await older.disarm(AFTER_PUT)
+    await fenced_off(world, older)
+
+    assert position(await manifest_of(world, endpoint.timeline)) >= position(newest)
+    await world.eventually(lambda: nobody_offloads(cluster), within_s=5.0)
 
 
 @pytest.mark.row("G1.election")

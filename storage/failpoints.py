@@ -51,7 +51,7 @@ class Failpoint(StrEnum):
     SK_AFTER_TRUNCATE = "sk-after-truncate"
     SK_BEFORE_BACKUP_PUT = "sk-before-backup-put"
     SK_AFTER_BACKUP_PUT = "sk-after-backup-put"
-    SK_BEFORE_BACKUP_CAMPAIGN = "sk-before-backup-campaign"
+    SK_BEFORE_BACKUP_CLAIM = "sk-before-backup-claim"
     SK_BEFORE_WAL_REMOVAL = "sk-before-wal-removal"
     SK_SNAPSHOT_LISTED = "sk-snapshot-listed"
     SK_PULL_BEFORE_COMMIT = "sk-pull-before-commit"

@@ -138,10 +138,11 @@ ORACLES = (
     Oracle(
         "offloaded_wal",
         "WAL in S3 is whole segments without a gap, the bytes that safekeepers hold, and all that "
-        "they claim to be there",
-        When.END,
+        "they claim to be there, at the moment of the claim and ever after; no offloader that was "
+        "replaced writes over what its successor has said",
+        When.ONLINE_IN_SIM,
         "O2 O4 O7",
-        "claims of members, and kilobytes of WAL in S3",
+        "reports and claims of members, and kilobytes of WAL in S3",
     ),
     Oracle(
         "lsn_order",

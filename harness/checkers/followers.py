@@ -13,6 +13,8 @@ from harness.checkers.consensus_messages import ConsensusMessages, Timeline
 from harness.checkers.conversation import Conversation
 from harness.checkers.crash_order import CrashOrder
 from harness.checkers.lsn_order import LsnOrder
+from harness.checkers.offload_watch import OffloadWatch
+from harness.checkers.offloaded_wal import CHECKER as OFFLOADED_WAL
 from harness.checkers.quorum_order import QuorumOrder
 from harness.checkers.refusals import Refusals
 from harness.checkers.safekeeper_logs import CHECKER as SAFEKEEPER_LOGS
@@ -54,8 +56,10 @@ def count_quorums(world: World) -> None:
     sizes = {cluster.topology.safekeepers for cluster in world.clusters}
     if is_live(world) and len(world.clusters) == 1:
         quorum = sizes.pop() // 2 + 1
-        attachments = Attachments(world.backend.admin_objects(), world.clusters[0].admin.requests)
+        objects, requests = world.backend.admin_objects(), world.clusters[0].admin.requests
+        attachments, offload = Attachments(objects, requests), OffloadWatch(objects, requests)
         world.watch.add(of_events={"quorum_order": QuorumOrder(quorum), "attachments": attachments})
+        world.watch.add(of_events={OFFLOADED_WAL: offload})
         if Ability.TAPS in world.backend.abilities:
             _read_messages(world, quorum)
     elif len(sizes) > 1:

@@ -2,6 +2,7 @@
 
 Layout: ARCHITECTURE.md, "Broker keys and S3 layout". Only whole segments may be there, without a
 gap from the timeline's start up to what the manifest says, and no member may know more than it.
+While a run goes on, ``offload_watch.py`` looks at the manifest alone.
 """
 
 from __future__ import annotations

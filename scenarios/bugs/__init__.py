@@ -11,6 +11,7 @@ from scenarios.bugs import (
     basebackup,
     invented_consensus,
     invented_gc,
+    invented_offload,
     invented_pageserver,
     pageserver_attach,
     pageserver_branch,
@@ -41,5 +42,6 @@ OWN: tuple[Bug, ...] = (
     *invented_consensus.BUGS,
     *invented_pageserver.BUGS,
     *invented_gc.BUGS,
+    *invented_offload.BUGS,
 )
 """Slips of our own making: what history lacks, so that the suite is not made for history only."""

@@ -3,7 +3,8 @@
 A timeline gets a task when a whole committed segment is not in S3, and the task ends when nothing
 is left to do. Members with such a task campaign in the broker; who wins claims the manifest in S3
 with its fencing token, uploads, and steps down. A lease proves nothing at the bucket: whoever is
-fenced off there stops, whatever it believes (see ``remote_wal.py``).
+fenced off there stops, whatever it believes (see ``remote_wal.py``). What each of these
+protections is for: docs/decisions/0012-what-fences-an-offloader.md.
 """
 
 from __future__ import annotations
@@ -141,7 +142,6 @@ class Offloader:
 
     async def _campaign(self) -> Leadership | None:
         """Wait for the leadership; ``None`` when there is nothing to do with it any more."""
-        await failpoint(Failpoint.SK_BEFORE_BACKUP_CAMPAIGN)
         election = election_of(self.timeline.id)
         try:
             async with asyncio.timeout(None) as self._campaign_end:
@@ -190,14 +190,26 @@ class Offloader:
 
     async def _claim(self, token: int) -> tuple[Manifest, str]:
         """Fence off every offloader before this one; ``Superseded`` if a later one was here."""
+        await failpoint(Failpoint.SK_BEFORE_BACKUP_CLAIM)
         remote, acceptor = self.timeline.remote, self.timeline.acceptor
         found = await remote.manifest()
         manifest, etag = found or (Manifest.created(acceptor.identity), None)
-        if manifest.fencing_token > token:
-            raise Superseded(f"offloader {manifest.node} came after ours: {manifest.fencing_token}")
-        if manifest.fencing_token < token:
-            manifest = manifest.claimed(token, self._backup.node)
+        if manifest.fencing_token >= token:
+            await self._check_still_leading(manifest)
+            token = manifest.fencing_token + 1
+        manifest = manifest.claimed(token, self._backup.node)
         return manifest, await remote.replace_manifest(manifest, etag)
+
+    async def _check_still_leading(self, manifest: Manifest) -> None:
+        """A manifest whose token is not below ours: is a later offloader's, ``Superseded``, or of
+        a broker that has lost its memory since, and so counts from the beginning again.
+
+        Asked after the manifest was read: whoever is elected after the answer claims after that
+        reading, and then ours is refused, or before it, and then ours is the etag that is stale.
+        """
+        if await self._backup.broker.leader(election_of(self.timeline.id)) != self._backup.node:
+            reach(Mark.OFFLOADER_FENCED)
+            raise Superseded(f"offloader {manifest.node} came after ours: {manifest.fencing_token}")
 
     async def _offload_segment(self, manifest: Manifest, etag: str) -> tuple[Manifest, str]:
         """The next segment, then the manifest that says so."""
