@@ -110,8 +110,8 @@ async def _detach_in_memory(self: Tenants, tenant: Tenant) -> None:
         del self._tenants[tenant_id]
 
 
-async def _always_take_over(self: Tenants, tenant: Tenant, generation: int) -> None:
-    await self._take_over(tenant)
+async def _always_take_over(self: RemoteTenant, node: str) -> int | None:
+    return await self.claim_generation(node)
 
 
 async def _announce_before_it_counts(
@@ -242,7 +242,7 @@ BUGS: Sequence[Bug] = (
     slip("own-detach-in-memory", "O9", "a pageserver restarts after a detach",
           (Tenants, "_detach", _detach_in_memory)),
     slip("own-steals-back", "O9", "a pageserver restarts after its tenant moved",
-          (Tenants, "_resume", _always_take_over)),
+          (RemoteTenant, "renew_generation", _always_take_over)),
     slip("own-branch-before-index", "O9 O8", "a pageserver dies after a branch was made",
           (creation, "_publish", _announce_before_it_counts)),
     slip("own-branch-of-superseded", "O9", "a branch is made while the tenant moves",

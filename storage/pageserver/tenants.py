@@ -79,9 +79,9 @@ class Tenants:
         if known is None and names:
             raise CorruptData(f"{TENANTS} has {len(names)} entries but {attached.PATH} is missing")
         await self._remove_detached(names)
-        for tenant_id, generation in self._generations.items():
+        for tenant_id in self._generations:
             tenant = self._add(tenant_id)
-            self._spawn_attach(tenant, partial(self._resume, tenant, generation))
+            self._spawn_attach(tenant, partial(self._resume, tenant))
 
     async def _remove_detached(self, names: list[str]) -> None:
         """Remove what a detach left behind; anything else is not ours to remove."""
@@ -147,7 +147,7 @@ class Tenants:
                 await self._environment.registry.shutdown(
                     kind=TaskKind.SECONDARY, tenant_id=tenant_id, within_s=1.0
                 )
-                self._spawn_attach(tenant, lambda: self._take_over(tenant))
+                self._spawn_attach(tenant, lambda: self._resume(tenant))
             return tenant
 
     async def warm(self, tenant_id: TenantId) -> Warmed:
@@ -262,28 +262,22 @@ class Tenants:
         if is_new:
             await self._detach(tenant)
 
-    async def _take_over(self, tenant: Tenant) -> None:
-        """A new attachment: become the newest one, then load."""
-        await self._own(tenant, await tenant.remote.claim_generation(self._environment.node))
-
-    async def _own(self, tenant: Tenant, generation: int) -> None:
-        await failpoint(Failpoint.PS_ATTACH_CLAIMED)
+    async def _resume(self, tenant: Tenant) -> None:
+        """Begin an attachment, or go on with it after a restart, damage, or a failure: what was
+        ours once is only renewed while it is still ours; if it is not, we only serve."""
+        node, before = self._environment.node, self._generations[tenant.tenant_id]
+        if before:
+            generation = await tenant.remote.renew_generation(node)
+        else:
+            generation = await tenant.remote.claim_generation(node)
+        if generation is None:
+            reach(Mark.RESUMED_SUPERSEDED)
+            logger.info("tenant %s was attached elsewhere since", tenant.tenant_id)
+            await tenant.load(before, superseded=True)
+            return
         await self._save(tenant.tenant_id, generation)
+        await failpoint(Failpoint.PS_ATTACH_CLAIMED)
         await tenant.load(generation, superseded=False)
-
-    async def _resume(self, tenant: Tenant, generation: int) -> None:
-        """After a restart or damage: still ours, so take a new generation; or superseded, then only
-        serve."""
-        if not generation:
-            await self._take_over(tenant)
-            return
-        renewed = await tenant.remote.renew_generation(self._environment.node)
-        if renewed is not None:
-            await self._own(tenant, renewed)
-            return
-        reach(Mark.RESUMED_SUPERSEDED)
-        logger.info("tenant %s was attached elsewhere since", tenant.tenant_id)
-        await tenant.load(generation, superseded=True)
 
     def _begin_anew(self, tenant: Tenant) -> None:
         """What a tenant has in layers that the object store lacks is spoilt."""
@@ -300,8 +294,7 @@ class Tenants:
                 reach(Mark.ATTACHED_ANEW)
                 del self._tenants[tenant.tenant_id]
                 fresh = tenant.successor = self._add(tenant.tenant_id)
-                generation = self._generations[tenant.tenant_id]
-                self._spawn_attach(fresh, lambda: self._resume(fresh, generation))
+                self._spawn_attach(fresh, lambda: self._resume(fresh))
 
     # The pieces.
 

@@ -8,6 +8,7 @@ import json
 import pytest
 
 from storage.errors import Conflict, NotFound, NotReady, ObjectStoreError
+from storage.failpoints import Action, Failpoint, Plan
 from storage.ids import TenantId, TimelineId
 from storage.pageserver import attached
 from storage.pageserver.creation import NewBranch, create_timeline
@@ -217,6 +218,25 @@ def test_a_restart_takes_nothing_from_who_attaches_meanwhile(later_s: float) -> 
         await asyncio.sleep(5)
         assert (await tenant.remote.newest_attachment()).node == "ps1"
         await create_timeline(ps1, TENANT, NewBranch(TimelineId("c" * 32), TIMELINE))
+        await ps1.stop()
+
+    play(story)
+
+
+def test_an_attachment_that_begins_anew_takes_nothing_back() -> None:
+    async def story(rig: Rig) -> None:
+        await rig.timeline()
+        await rig.tenants.detach(TENANT)
+        failpoints = rig.environment.registry.failpoints
+        failpoints.arm(Failpoint.PS_ATTACH_CLAIMED, Plan(Action.RETURN, count=5))
+        attaching = asyncio.ensure_future(rig.tenants.attach(TENANT))
+        ps1 = second(rig)
+        await asyncio.sleep(0.1)
+        tenant = await ps1.attach(TENANT)
+        await tenant.state.wait_active()
+        assert tenant.generation >= 3, "ps0 was the newest once"
+        assert (await attaching).is_superseded()
+        assert (await tenant.remote.newest_attachment()).node == "ps1"
         await ps1.stop()
 
     play(story)
