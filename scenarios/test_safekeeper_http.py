@@ -130,7 +130,8 @@ async def test_openapi_and_tasks_describe_the_node(world: World) -> None:
     places = {task["runtime"] for task in tasks}
     assert {"wal-service", "http", "broker"} <= places
     critical = [task["name"] for task in tasks if task["critical"]]
-    assert {"publish", "peers", "heartbeat", "control files", "wal flusher"} <= {*critical}
+    needed = {"publish", "peers", "heartbeat", "control files", "wal flusher", "wal remover"}
+    assert needed <= {*critical}
 
 
 @pytest.mark.row("E3.endpoint")

@@ -7,6 +7,7 @@ another member. The term is the highest that any donor knows.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import aclosing
@@ -53,8 +54,11 @@ class Puller:
     async def pull(self, timeline_id: TenantTimelineId, donors: Sequence[str]) -> Timeline:
         """Copy the timeline from the best of ``donors``; one that is here already is harmless.
 
-        ``Conflict`` if it was deleted here, ``NotReady`` if no donor gave all of it.
+        ``BadRequest`` for what are no addresses, ``Conflict`` if it was deleted here, ``NotReady``
+        if no donor gave all of it.
         """
+        if not donors:
+            raise BadRequest("donors is empty; name members that have it, like sk0:5454")
         for address in donors:
             _check_address(address)
         existing = self._timelines.find(timeline_id)
@@ -116,14 +120,15 @@ class Puller:
         term: int,
     ) -> None:
         """Header, WAL and trailer; ``ProtocolError`` if anything is missing."""
-        snapshot = Snapshot.decode(await anext(stream, b""), f"the donor of {timeline_id}")
+        snapshot = Snapshot.decode(await self._next(stream), f"the donor of {timeline_id}")
         identity = snapshot.control.identity
         if TenantTimelineId(identity.tenant_id, identity.timeline_id) != timeline_id:
             raise ProtocolError(f"the donor of {timeline_id} sends {identity.timeline_id}")
         disk = self._environment.disk
         segments = WalSegments(disk, directory, identity.wal_segment_size)
         position, last = snapshot.begin_lsn, b""
-        async for last in stream:
+        while chunk := await self._next(stream):
+            last = chunk
             if position < snapshot.end_lsn:
                 await segments.write(position, [last])
                 position = Lsn(position + len(last))
@@ -132,6 +137,11 @@ class Puller:
             raise ProtocolError(f"the copy of {timeline_id} ends at {position} without its trailer")
         control = replace(snapshot.control, term=max(term, snapshot.control.term))
         await ControlFile(disk, directory, control).save(control)
+
+    async def _next(self, stream: AsyncIterator[bytes]) -> bytes:
+        """What the donor sends next, nothing at its end; ``TimeoutError`` when it has gone."""
+        async with asyncio.timeout(self._environment.options.silence_max_s):
+            return await anext(stream, b"")
 
 
 def _check_address(address: str) -> None:

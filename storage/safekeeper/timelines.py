@@ -37,7 +37,7 @@ class Timelines:
         self._environment = environment
         self._timelines: dict[TenantTimelineId, Timeline] = {}
         self._deleted: set[str] = set()
-        self._creating = asyncio.Lock()
+        self._changing: dict[TenantTimelineId, asyncio.Lock] = {}
 
     @property
     def flushes(self) -> FlushCounts:
@@ -75,6 +75,10 @@ class Timelines:
                 else:
                     raise CorruptData(f"{directory} has WAL but no {CONTROL_FILE}")
 
+    def _change(self, timeline_id: TenantTimelineId) -> asyncio.Lock:
+        """Held while a timeline comes or goes: a copy that takes long keeps no other waiting."""
+        return self._changing.setdefault(timeline_id, asyncio.Lock())
+
     def _add(self, timeline: Timeline, directory: str) -> None:
         if directory != _directory(timeline.id):
             raise CorruptData(f"{directory} holds timeline {timeline.id}")
@@ -103,7 +107,7 @@ class Timelines:
         """
         _check(identity)
         timeline_id = TenantTimelineId(identity.tenant_id, identity.timeline_id)
-        async with self._creating:
+        async with self._change(timeline_id):
             existing = self._timelines.get(timeline_id)
             if existing is not None:
                 _check_same(existing.acceptor.identity, identity)
@@ -128,10 +132,11 @@ class Timelines:
     @asynccontextmanager
     async def staging(self, timeline_id: TenantTimelineId) -> AsyncIterator[str | None]:
         """An empty directory to build a timeline in, removed at the end of the block unless it
-        was adopted; ``None`` if the timeline exists by now. One at a time. ``DiskError``."""
+        was adopted; ``None`` if the timeline exists by now. One at a time for each timeline.
+        ``DiskError``."""
         disk = self._environment.disk
         directory = f"{STAGING}/{timeline_id.tenant_id}-{timeline_id.timeline_id}"
-        async with self._creating:
+        async with self._change(timeline_id):
             if timeline_id in self._timelines:
                 yield None
                 return
@@ -148,7 +153,7 @@ class Timelines:
 
         Only within :meth:`staging`. ``CorruptData``, ``DiskError``.
         """
-        assert self._creating.locked(), "a timeline is adopted while it is staged"
+        assert self._change(timeline_id).locked(), "a timeline is adopted while it is staged"
         disk, directory = self._environment.disk, _directory(timeline_id)
         await disk.sync_dir(staged)
         await disk.mkdir(f"{ROOT}/{timeline_id.tenant_id}")
@@ -176,7 +181,7 @@ class Timelines:
         nothing of it runs any more do its files go (BUGBANK ``delete-ignores-running-handlers``).
         """
         disk = self._environment.disk
-        async with self._creating:
+        async with self._change(timeline_id):
             name = _tombstone(timeline_id)
             await replace_file(disk, f"{TOMBSTONES}/{name}", b"")
             self._deleted.add(name)

@@ -115,7 +115,9 @@ def test_stock_clients_questions():
         slot = (await client.query("READ_REPLICATION_SLOT s")).rows
         assert slot == [("physical", str(START), "1")]
         status = dict((await client.query("TIMELINE_STATUS")).rows)
-        assert (status["term"], status["commit_lsn"]) == ("1", str(end))
+        told = await cluster.status("sk0")
+        assert status == {name: str(told[name]) for name in status}
+        assert {*told} - {*status} == {"subscriptions"}
         with pytest.raises(ServerError, match="does not understand"):
             await client.query("SELECT 1")
         with pytest.raises(ServerError, match="begins at 0/1000000"):
@@ -167,6 +169,9 @@ def test_the_hole_before_a_start_in_mid_segment_reads_as_zeros():
         client = await session("sk0", timeline_id=timeline)
         stream = await client.copy_both(f"START_REPLICATION {START} TIMELINE 1")
         assert await read(stream, START, start) == bytes(start - START)
+        other = await session("sk0", timeline_id=timeline)
+        slot = (await other.query("READ_REPLICATION_SLOT s")).rows
+        assert slot == [("physical", str(START), "1")], "stock clients begin with a segment"
 
     run_cluster(story)
 
@@ -185,6 +190,8 @@ def test_ordinary_readers_see_commits_and_the_recovering_proposer_all_that_is_fl
 
         await cluster.eventually(flushed)
         ordinary, bound = await session("sk0"), await session("sk0")
+        ((*_, told, _),) = (await ordinary.query("IDENTIFY_SYSTEM")).rows
+        assert told == str(committed), "a stock client may begin where it is told WAL ends"
         stream = await ordinary.copy_both(f"START_REPLICATION PHYSICAL {START}")
         await read(stream, START, committed)
         with pytest.raises(TimeoutError):

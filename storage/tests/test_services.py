@@ -142,6 +142,8 @@ def test_a_runtime_that_does_not_answer_cannot_hold_the_end_up(caplog, runtime):
         ("broker_subscriber", "peers", "broker"),
         ("wal_sender", "heartbeat", "wal-service"),
         ("disk", "wal flusher", "wal-service"),
+        ("disk", "control files", "wal-service"),
+        ("wal_remover", "wal remover", "wal-service"),
     ],
 )
 def test_a_safekeeper_that_loses_a_task_it_needs_goes_down_with_its_name(kind, name, runtime):
