@@ -2,8 +2,9 @@
 
 Layout: ARCHITECTURE.md, "Broker keys and S3 layout". Judged is the newest index of each timeline;
 an older one is a leftover. Every layer it names exists, with its size; no layer, and no index, is
-of a later attachment than what names it; no layer ends beyond ``disk_consistent_lsn``; ancestors
-exist; the object store has everything that a pageserver reported to be there.
+of a later attachment than what names it; no layer ends beyond ``disk_consistent_lsn``; no two
+deltas hold versions of the same keys from the same stretch of WAL; ancestors exist; the object
+store has everything that a pageserver reported to be there.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ _INDEX = re.compile(
 )
 _LAYER = re.compile(
     r"pageserver/([0-9a-f]{32})/timelines/([0-9a-f]{32})/layers/"
-    r"(?:delta0|delta1|image)-[0-9a-f]{36}-[0-9a-f]{36}-[0-9a-f]{16}-([0-9a-f]{16})-([0-9a-f]{8})\Z"
+    r"(delta0|delta1|image)-([0-9a-f]{36})-([0-9a-f]{36})-([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{8})"
+    r"\Z"
 )
 
 Timeline = tuple[str, str]
@@ -107,6 +109,7 @@ def check_bucket(bucket: Bucket, reported: Mapping[Timeline, Lsn] | None = None)
         for layer in index["layers"]:
             _check_layer(bucket, timeline, (generation, index), layer)
             named += 1
+        _check_deltas_apart(what, [layer["name"] for layer in index["layers"]])
     for timeline, lsn in sorted((reported or {}).items()):
         if timeline not in bucket.indexes:
             raise _failure(f"timeline {timeline} has no index, but {lsn} was reported as remote")
@@ -147,11 +150,28 @@ def _check_layer(
         raise _failure(f"index of generation {generation} names {key}, which does not exist")
     if size != layer["size"]:
         raise _failure(f"{key} has {size} bytes, its index says {layer['size']}")
-    if int(match[4], 16) > generation:
+    if int(match[8], 16) > generation:
         raise _failure(f"index of generation {generation} names the later {key}")
     consistent = Lsn.parse(index["disk_consistent_lsn"])
-    if int(match[3], 16) > consistent + 1:
+    if int(match[7], 16) > consistent + 1:
         raise _failure(f"{key} ends beyond disk_consistent_lsn {consistent} of its index")
+
+
+def _check_deltas_apart(what: str, names: list[str]) -> None:
+    """A reader takes whole layers, newest first: what it finds in one hides all that is older."""
+    deltas = sorted(
+        (start, end, first, last, name)
+        for kind, first, last, start, end, _, name in ((*n.split("-"), n) for n in names)
+        if kind != "image"
+    )
+    reaching: list[tuple[str, str, str, str, str]] = []
+    for delta in deltas:
+        start, _, first, last, name = delta
+        reaching = [other for other in reaching if other[1] > start]
+        for _, _, other_first, other_last, other in reaching:
+            if first <= other_last and other_first <= last:
+                raise _failure(f"{what} names {other} and {name}, which overlap")
+        reaching.append(delta)
 
 
 def _parse(key: str, data: bytes) -> Mapping[str, Any]:

@@ -21,7 +21,7 @@ PREFIX = f"pageserver/{TENANT}"
 
 
 def layer(end: int, generation: int, kind: str = "delta0") -> str:
-    return f"{kind}-{'0' * 36}-{'f' * 36}-{1:016x}-{end:016x}-{generation:08x}"
+    return f"{kind}-{'0' * 36}-{'f' * 36}-{end - 0x10:016x}-{end:016x}-{generation:08x}"
 
 
 class MemoryStore:
@@ -100,6 +100,11 @@ def name_a_later_layer(store: MemoryStore) -> None:
     store.index(CHILD, 1, {layer(0x11, 2): 1})
 
 
+def overlap(store: MemoryStore) -> None:
+    store.layer(MAIN, layer(0x19, 2), 1)
+    store.index(MAIN, 2, {layer(0x11, 1): 10, layer(0x19, 2): 1})
+
+
 BROKEN: dict[str, Callable[[MemoryStore], None]] = {
     "which does not exist": remove(layer(0x11, 1)),
     "has 21 bytes, its index says 20": lambda s: s.layer(MAIN, layer(0x21, 2), 21),
@@ -114,6 +119,7 @@ BROKEN: dict[str, Callable[[MemoryStore], None]] = {
     "which has no index": lambda s: s.index(CHILD, 1, {}, ancestor_timeline_id="d" * 32),
     "nothing that a pageserver may write": lambda s: s.objects.update({f"{PREFIX}/stray": b""}),
     "which is no layer": lambda s: s.index(CHILD, 1, {"image-1": 1}),
+    "which overlap": overlap,
     "says generation 7": lambda s: s.index(CHILD, 1, {}, generation=7),
     "says timeline": lambda s: s.index(CHILD, 1, {}, timeline_id="d" * 32),
 }  # fmt: skip

@@ -10,10 +10,9 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncGenerator, Iterable, Iterator
+from collections.abc import AsyncGenerator, Collection, Iterable, Iterator
 from contextlib import AsyncExitStack, aclosing
 from heapq import heapify, heappop, heapreplace
-from itertools import groupby
 
 from storage.errors import CorruptData, PortError
 from storage.failpoints import Failpoint, failpoint
@@ -93,8 +92,8 @@ class Compactor:
         spoilt: dict[LayerName, CorruptData] = {}
         begun_with = {layer.name for layer in self._timeline.layers.level0()}
         while True:
-            level0 = [x for x in self._timeline.layers.level0() if x.name in begun_with]
-            runs = whole_runs(level0, spoilt)
+            level0 = (x for x in self._timeline.layers.level0() if x.name in begun_with)
+            runs = whole_runs(level0, self._timeline.layers, spoilt)
             due = (run for run in runs if len(run) >= self._options.compaction_threshold)
             inputs = next(due, None)
             if inputs is None:
@@ -155,13 +154,33 @@ class Compactor:
         )  # fmt: skip
 
 
-def whole_runs(level0: list[Layer], spoilt: Iterable[LayerName]) -> Iterator[list[Layer]]:
-    """Layers that lie next to each other, oldest first, without those that are spoilt: a merge
-    across one of them would hide where its versions belong."""
-    left_alone = frozenset(spoilt)
-    for is_spoilt, run in groupby(level0, lambda layer: layer.name in left_alone):
-        if not is_spoilt:
-            yield list(run)
+def whole_runs(
+    level0: Iterable[Layer], others: Iterable[Layer], spoilt: Collection[LayerName]
+) -> Iterator[list[Layer]]:
+    """Layers of level 0 that follow each other, oldest first, with nothing between them.
+
+    A merge across a spoilt layer, or across what was merged while one was spoilt, would hold
+    versions older and newer than those of the layer between, and hide these from readers.
+    """
+    run: list[Layer] = []
+    for layer in level0:
+        if run and (layer.name in spoilt or _are_parted(run[-1].name, layer.name, others)):
+            yield run
+            run = []
+        if layer.name not in spoilt:
+            run.append(layer)
+    if run:
+        yield run
+
+
+def _are_parted(older: LayerName, newer: LayerName, others: Iterable[Layer]) -> bool:
+    """Most layers begin where the one before ends; WAL without any version leaves a gap too."""
+    begin, end = older.end_lsn, newer.start_lsn
+    names = (layer.name for layer in others) if begin < end else ()
+    return any(
+        name.kind is LayerKind.DELTA_1 and name.start_lsn < end and begin < name.end_lsn
+        for name in names
+    )
 
 
 async def merge(streams: list[AsyncGenerator[list[Merged], None]]) -> AsyncGenerator[Merged, None]:

@@ -8,6 +8,7 @@ the layer whole.
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 
 import pytest
 
@@ -192,6 +193,38 @@ def test_compaction_goes_around_a_layer_that_nobody_has_whole(
     first, second = complaints(caplog)
     assert "the layer is downloaded again" in first
     assert "leaves a layer alone" in second
+
+
+def test_a_layer_that_recovers_is_not_merged_across_what_was_merged_without_it() -> None:
+    """Swarm, seed 13392: one read of its header came back short, and the next did not."""
+
+    async def story(rig: Rig) -> None:
+        timeline, history = await with_one_layer(rig)
+
+        async def grow(parts: int) -> None:
+            for _ in range(parts):
+                history.fill(20, seed=len(history.ends))
+                await ingest(timeline, history)
+                await flush(timeline)
+
+        await grow(5)
+        spoilt = timeline.layers.level0()[3]
+        await rig.store.view("ps0").delete(
+            f"pageserver/{TENANT}/timelines/{TIMELINE}/layers/{spoilt.name}"
+        )
+        await rot_layer(rig, spoilt, HEADER_SIZE + 9)
+        with pytest.raises(CorruptData):
+            await Compactor(timeline).compact()
+        await rot_layer(rig, spoilt, HEADER_SIZE + 9)
+        await grow(2)
+        await Compactor(timeline).compact()
+        assert timeline.layers.level0() == [spoilt]
+        deltas = [x.name for x in timeline.layers if not x.name.is_image]
+        spans = sorted({(name.start_lsn, name.end_lsn) for name in deltas})
+        assert all(before[1] <= after[0] for before, after in pairwise(spans))
+        await check(timeline, history, history.ends[::7])
+
+    play(story, compaction_threshold=2, page_cache_size=0)
 
 
 @pytest.mark.parametrize("place", PLACES.values(), ids=PLACES)
