@@ -31,8 +31,7 @@ _INDEX = re.compile(
 )
 _LAYER = re.compile(
     r"pageserver/([0-9a-f]{32})/timelines/([0-9a-f]{32})/layers/"
-    r"(delta0|delta1|image)-([0-9a-f]{36})-([0-9a-f]{36})-([0-9a-f]{16})-([0-9a-f]{16})-([0-9a-f]{8})"
-    r"\Z"
+    r"(?:delta0|delta1|image)-[0-9a-f]{36}-[0-9a-f]{36}-[0-9a-f]{16}-([0-9a-f]{16})-([0-9a-f]{8})\Z"
 )
 
 Timeline = tuple[str, str]
@@ -150,10 +149,10 @@ def _check_layer(
         raise _failure(f"index of generation {generation} names {key}, which does not exist")
     if size != layer["size"]:
         raise _failure(f"{key} has {size} bytes, its index says {layer['size']}")
-    if int(match[8], 16) > generation:
+    if int(match[4], 16) > generation:
         raise _failure(f"index of generation {generation} names the later {key}")
     consistent = Lsn.parse(index["disk_consistent_lsn"])
-    if int(match[7], 16) > consistent + 1:
+    if int(match[3], 16) > consistent + 1:
         raise _failure(f"{key} ends beyond disk_consistent_lsn {consistent} of its index")
 
 
