@@ -36,7 +36,7 @@ class BucketWatch:
     def observe(self, event: Event) -> bool:
         """Look at the bucket if an event says what is in it; whether it does."""
         fields = event.fields
-        ends = event.kind == "process" and fields["state"] in ENDS
+        ends = event.kind == "process" and fields["state"] in ENDS and event.node.startswith("ps")
         if ends or event.at_s >= self._look_at_s:
             self._look_at_s = event.at_s + LOOKS_EVERY_S
             self._look_again(event.at_s)

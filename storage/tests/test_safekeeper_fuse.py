@@ -7,9 +7,18 @@ import asyncio
 import pytest
 
 from storage.errors import SeawallError
+from storage.http.client import call
 from storage.safekeeper.fuse import Fuse, FuseBlown
 from storage.safekeeper.state import Acceptor
-from storage.tests.safekeeper_cluster import Cluster, Writer, run_cluster
+from storage.tests.safekeeper_cluster import (
+    PATH,
+    START,
+    TENANT,
+    TIMELINE,
+    Cluster,
+    Writer,
+    run_cluster,
+)
 
 
 def test_ordinary_errors_pass_and_a_cancellation_blows():
@@ -70,19 +79,41 @@ def test_a_caller_that_goes_away_does_not_take_the_work_with_it():
     run_cluster(story)
 
 
-def test_work_that_is_dropped_half_way_stops_the_node():
+@pytest.mark.row("E2.fuse", worlds=("sim",))
+@pytest.mark.parametrize(
+    ("work", "task"),
+    [
+        ("an election", "disk:decision"),
+        ("a flush", "disk:wal flusher"),
+        ("saving the control file", "disk:decision"),
+    ],
+)
+def test_work_that_is_dropped_half_way_stops_the_node(work, task):
+    """The disk has got a part of it; the last word says of what."""
+
     async def story(cluster: Cluster):
-        cluster.backend.disk("sk0").stall()
-        proposer = cluster.proposer()
-        await proposer.elect()
+        proposer, disk = cluster.proposer(), cluster.backend.disk("sk0")
+        if work == "an election":
+            disk.stall()
+        writer = Writer(proposer, (await proposer.elect()).start_lsn)
+        if work == "a flush":
+            disk.stall()
+            await writer.commit(b"x")
+        elif work == "saving the control file":
+            await cluster.level(await writer.commit(b"x"))
+            disk.stall()
+            body = {"backup_lsn": str(START)}
+            saving = asyncio.create_task(call("POST", "sk0", 7676, f"{PATH}/patch", body))
         await asyncio.sleep(1)
-        busy = [task for task in asyncio.all_tasks() if task.get_name() == "disk:decision"]
-        assert len(busy) == 1
+        busy = [each for each in asyncio.all_tasks() if each.get_name() == task]
         busy[0].cancel()
         await asyncio.sleep(1)
-        cluster.backend.disk("sk0").resume()
+        disk.resume()
         await asyncio.sleep(20)
-        assert "was dropped half way" in (cluster.backend.died("sk0") or "")
+        said = f"FuseBlown: {work} of {TENANT}/{TIMELINE} was dropped half way: CancelledError"
+        assert (cluster.backend.died("sk0") or "").startswith(said)
         await cluster.start("sk0")
+        if work == "saving the control file":
+            assert isinstance((await asyncio.gather(saving, return_exceptions=True))[0], Exception)
 
-    run_cluster(story)
+    run_cluster(story, control_file_save_s=1000.0)
