@@ -158,12 +158,21 @@ class NodeDisk(Protocol):
         """End a stall."""
         ...
 
+    def slow(self, by_s: float) -> None:
+        """Let every call take so much longer, as a worn or an overloaded device does; 0 ends it."""
+        ...
+
     def fill(self, free_bytes: int | None) -> None:
         """Leave so many bytes free; ``None`` frees the disk again."""
         ...
 
     def rot_some(self, part: str) -> str | None:
         """Flip one bit of some file whose path contains ``part``; its path, ``None`` if none."""
+        ...
+
+    def contents(self, part: str) -> Mapping[str, bytes]:
+        """What the files hold now whose path contains ``part``, by path; for oracles.
+        ``UnsupportedFault`` in a world where nodes go on writing meanwhile."""
         ...
 
     def snapshot(self) -> Any:

@@ -81,14 +81,26 @@ class Faults:
             await node.resume()
 
     @asynccontextmanager
-    async def disk_stall(self, node: NodeHandle) -> AsyncIterator[None]:
-        """No call of a node's disk returns."""
+    async def disk_stall(
+        self, node: NodeHandle, *, syncs_only: bool = False
+    ) -> AsyncIterator[None]:
+        """No call of a node's disk returns, or no sync: what is written then may be lost."""
         disk = self._backend.disk(node.name)
-        disk.stall()
+        disk.stall(syncs_only=syncs_only)
         try:
             yield
         finally:
             disk.resume()
+
+    @asynccontextmanager
+    async def slow_disk(self, node: NodeHandle, by_s: float) -> AsyncIterator[None]:
+        """Every call of a node's disk takes ``by_s`` seconds longer."""
+        disk = self._backend.disk(node.name)
+        disk.slow(by_s)
+        try:
+            yield
+        finally:
+            disk.slow(0.0)
 
     @asynccontextmanager
     async def object_store_outage(self) -> AsyncIterator[None]:

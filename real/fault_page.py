@@ -18,12 +18,13 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
-from harness.errors import HarnessError
+from harness.errors import HarnessError, UnsupportedFault
 from harness.fault_ports import DiskFault, Loss, Note
 from real import power_loss
 
 PAGE_BYTES = 4096
 NANO_PER_MICRO = 1000
+MICRO_PER_S = 1_000_000
 
 
 class Slot(enum.IntEnum):
@@ -33,6 +34,7 @@ class Slot(enum.IntEnum):
     STALLED = 1
     FULL = 2
     FREE_BYTES = 3
+    SLOW_US = 4
     ARMED = 8
     OFFSET_US = 16
     DRIFT_PPB = 17
@@ -44,8 +46,10 @@ class Slot(enum.IntEnum):
     WRITES_MISDIRECTED = 36
     WRITES_REFUSED = 37
     TIMES_TOLD_WRONG = 38
+    CALLS_SLOWED = 39
 
 
+HINDRANCES = (Slot.STALLED, Slot.FULL, Slot.SLOW_US)
 FAULT_ORDER = tuple(DiskFault)
 COUNTERS = {slot.name.lower(): slot for slot in Slot if slot >= Slot.CALLS_FAILED}
 
@@ -154,6 +158,15 @@ class NodeFaults:
             shutil.rmtree(durable.directory.parent, ignore_errors=True)
         self._note(verb="end", fault="stall")
 
+    def slow(self, by_s: float) -> None:
+        """Let every call take longer; 0 ends it."""
+        self._page[Slot.SLOW_US] = round(by_s * MICRO_PER_S)
+        self._weigh()
+        if by_s:
+            self._note(verb="slow", by_s=str(by_s))
+        else:
+            self._note(verb="end", fault="slow")
+
     def lose_power(self, loss: Loss) -> None:
         """The machine of a killed process died: what was written since syncs hang is lost."""
         self._note(verb="power_loss", loss=loss.name)
@@ -172,8 +185,8 @@ class NodeFaults:
 
     def _weigh(self) -> None:
         armed = any(self._page[Slot.ARMED + number] for number in range(len(FAULT_ORDER)))
-        hindered = armed or self._page[Slot.STALLED] or self._page[Slot.FULL]
-        self._page[Slot.HINDERED] = int(bool(hindered))
+        hindered = armed or any(self._page[slot] for slot in HINDRANCES)
+        self._page[Slot.HINDERED] = int(hindered)
 
     def rot_some(self, part: str) -> str | None:
         """Flip one bit of some file whose path contains ``part``; its path, ``None`` if none."""
@@ -193,6 +206,10 @@ class NodeFaults:
         self._own["bits_flipped"] += 1
         self._note(verb="rot", path=str(path.relative_to(self.disk)))
         return str(path.relative_to(self.disk))
+
+    def contents(self, part: str) -> Mapping[str, bytes]:
+        """A running node writes on while its files are read."""
+        raise UnsupportedFault("world 'real' cannot read a disk at one moment")
 
     def snapshot(self) -> Path:
         """A copy of everything on it, below the run's directory; the node should not run."""

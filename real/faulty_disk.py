@@ -12,7 +12,7 @@ import time
 
 from harness.fault_ports import DiskFault
 from real.disk import disk_error
-from real.fault_page import FaultPage, Slot
+from real.fault_page import MICRO_PER_S, FaultPage, Slot
 from storage.ports import Clock, Disk, File
 
 STALL_POLL_S = 0.01
@@ -31,20 +31,27 @@ class Hindrance:
         self.page = page
 
     async def pass_by(self, what: str, *, grows: bool = False, syncs: bool = False) -> None:
-        """Wait out a stall; raise ``DiskError`` or ``DiskFull`` if a fault strikes this call."""
+        """Wait as long as the disk does; raise ``DiskError`` or ``DiskFull`` if a fault strikes."""
         page = self.page
         if not page[Slot.HINDERED]:
             return
-        if page[Slot.STALLED] == EVERYTHING or (syncs and page[Slot.STALLED]):
-            page.count(Slot.CALLS_STALLED)
-            while page[Slot.STALLED]:  # noqa: ASYNC110 (the other end is another process)
-                await asyncio.sleep(STALL_POLL_S)
+        await self._wait(syncs=syncs)
         if page.take(DiskFault.EIO):
             page.count(Slot.CALLS_FAILED)
             raise disk_error(_error(errno.EIO, what), what)
         if grows and page.take(DiskFault.ENOSPC):
             page.count(Slot.CALLS_FAILED)
             raise disk_error(_error(errno.ENOSPC, what), what)
+
+    async def _wait(self, *, syncs: bool) -> None:
+        page = self.page
+        if page[Slot.SLOW_US]:
+            page.count(Slot.CALLS_SLOWED)
+            await asyncio.sleep(page[Slot.SLOW_US] / MICRO_PER_S)
+        if page[Slot.STALLED] == EVERYTHING or (syncs and page[Slot.STALLED]):
+            page.count(Slot.CALLS_STALLED)
+            while page[Slot.STALLED]:  # noqa: ASYNC110 (the other end is another process)
+                await asyncio.sleep(STALL_POLL_S)
 
     def take_space(self, size: int) -> int:
         """How many bytes of a write fit."""

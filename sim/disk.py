@@ -29,7 +29,7 @@ from sim.disk_view import DiskView
 from sim.inode import Inode, Loss
 from sim.loop import SimLoop
 from sim.names import Names
-from sim.station import IMMORTAL, Holder, Station, never, settle
+from sim.station import IMMORTAL, Holder, Station, after, never, settle
 
 
 @dataclass(frozen=True)
@@ -66,6 +66,7 @@ class SimDisk:
         self._armed: list[ArmedFault] = []
         self._stall: asyncio.Future[None] | None = None
         self._stalled: frozenset[DiskOperation] = frozenset()
+        self._slow_s = 0.0
 
     def view(self, holder: Holder = IMMORTAL) -> DiskView:
         """The disk as one incarnation sees it, for as long as that lives.
@@ -132,6 +133,16 @@ class SimDisk:
         self._weigh()
         self._note(verb="end", fault="stall")
 
+    def slow(self, by_s: float) -> None:
+        """Let every call take longer, however many there are at once; 0 ends it."""
+        assert by_s >= 0, f"a disk cannot be slowed by {by_s} s"
+        self._slow_s = by_s
+        self._weigh()
+        if by_s:
+            self._note(verb="slow", by_s=str(by_s))
+        else:
+            self._note(verb="end", fault="slow")
+
     def limit(self, capacity_bytes: int | None) -> None:
         """Change the capacity; below what is used, only growth fails. ``None``: no limit."""
         assert capacity_bytes is None or capacity_bytes >= 0, f"capacity {capacity_bytes}"
@@ -166,7 +177,12 @@ class SimDisk:
         self.rot(path)
         return path
 
-    # Replacing the content
+    # Looking at the content, and replacing it
+
+    def contents(self, part: str) -> dict[str, bytes]:
+        """What the files hold now whose path contains ``part``, by path."""
+        found = self.names.files()
+        return {path: bytes(inode.cache) for path, inode in found if part in path}
 
     def wipe(self) -> None:
         """Erase everything, as a new disk in the same host."""
@@ -201,6 +217,8 @@ class SimDisk:
             await never(self.loop)
         if self.options.cached_s:
             await self.work(holder, self.options.cached_s)
+        if self._slow_s:
+            await self._dawdle(holder)
         while self._stall is not None and operation in self._stalled:
             self.effects["calls_stalled"] += 1
             await asyncio.shield(self._stall)
@@ -212,6 +230,15 @@ class SimDisk:
         if fault is DiskFault.ENOSPC and operation is not DiskOperation.PWRITE:
             raise no_space(operation.value, path)
         return fault
+
+    async def _dawdle(self, holder: Holder) -> None:
+        """Take the time of a slow call, which keeps no other call waiting."""
+        self.effects["calls_slowed"] += 1
+        done: asyncio.Future[None] = self.loop.create_future()
+        after(self.loop.environment, self._slow_s, lambda: settle(done, None))
+        await done
+        if not holder.alive:
+            await never(self.loop)
 
     async def work(self, holder: Holder, seconds: float) -> None:
         """Queue for the device and occupy it; a dead incarnation never comes back from it."""
@@ -263,7 +290,8 @@ class SimDisk:
         return None
 
     def _weigh(self) -> None:
-        self.hindered = bool(self._armed or self._stall is not None or self.options.cached_s > 0)
+        held = self._armed or self._stall is not None or self._slow_s
+        self.hindered = bool(held or self.options.cached_s > 0)
 
     def _recount(self) -> None:
         for inode in self._orphans:

@@ -93,6 +93,7 @@ def no_effects() -> dict[str, int]:
         "bits_flipped": 0,
         "bytes_lost": 0,
         "calls_failed": 0,
+        "calls_slowed": 0,
         "calls_stalled": 0,
         "host_crashes": 0,
         "names_lost": 0,

@@ -39,6 +39,7 @@ class Failpoint(StrEnum):
     PS_COMPACTION_WRITTEN = "ps-compaction-written"
     PS_COMPACTION_REPLACED = "ps-compaction-replaced"
     PS_BASEBACKUP_SENT = "ps-basebackup-sent"
+    PS_READ_ADMITTED = "ps-read-admitted"
     PS_FLUSH_WRITTEN = "ps-flush-written"
     PS_LAYER_UPLOADED = "ps-layer-uploaded"
     PS_INDEX_UPLOADED = "ps-index-uploaded"

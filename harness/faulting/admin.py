@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import random
+from contextlib import suppress
 
 from harness.faulting.control_plane import ASKING
-from harness.faulting.fault import Cast, Fault, Scope, Strike
+from harness.faulting.fault import Cast, Damage, Fault, Scope, Strike, claim_nodes
 from harness.faulting.stage import Stage
 from harness.nodes import PageserverHandle
 
 MIGRATION_S_MAX = 20.0
+DELETION_S_MAX = 5.0
 
 
 def _draw_target(cast: Cast, generator: random.Random) -> Strike:
@@ -70,6 +72,23 @@ async def _abandon(stage: Stage, strike: Strike) -> None:
             stage.counts["admin.requests_abandoned"] += 1
 
 
+def _draw_member(cast: Cast, generator: random.Random) -> Strike:
+    return Strike((generator.choice(cast.safekeepers),))
+
+
+async def _delete_copy(stage: Stage, strike: Strike) -> None:
+    """Delete the timeline on a member, whatever that is doing; from then on it refuses it."""
+    timeline = stage.traffic.primary.timeline
+    stage.world.expect_log("was deleted", reason="its timeline was deleted on a member")
+    for safekeeper in stage.cluster.safekeepers:
+        if safekeeper.name in strike.targets:
+            stage.note_emptied(safekeeper.name)
+            with suppress(*ASKING):
+                async with asyncio.timeout(DELETION_S_MAX):
+                    await safekeeper.delete_timeline(timeline)
+                stage.counts["admin.copies_deleted"] += 1
+
+
 def _draw_times(cast: Cast, generator: random.Random) -> Strike:
     patience_s = round(10 ** generator.uniform(-4, -1), 6)
     return Strike((), {"times": generator.randint(2, 5), "patience_s": patience_s})
@@ -85,6 +104,17 @@ ADMIN_FAULTS = (
         draw=_draw_target,
         cause=_migrate,
         claims=_claim_tenant,
+    ),
+    Fault(
+        name="delete_copy",
+        scope=Scope.ADMIN,
+        what="the timeline is deleted on one member, for good",
+        inverse="",
+        effects=("admin.copies_deleted",),
+        draw=_draw_member,
+        cause=_delete_copy,
+        claims=claim_nodes,
+        damage=Damage.LOST,
     ),
     Fault(
         name="repeat_requests",

@@ -56,6 +56,12 @@ def _draw_dirty(cast: Cast, generator: random.Random) -> Strike:
     return Strike((generator.choice(cast.storage),), {"dirty_s": dirty_s})
 
 
+def _draw_slow(cast: Cast, generator: random.Random) -> Strike:
+    """From a busy device to one that is about to fail."""
+    by_s = round(10 ** generator.uniform(-3.3, -1.0), 5)
+    return Strike((generator.choice(cast.storage),), {"by_s": by_s})
+
+
 def _claim_both(strike: Strike) -> tuple[str, ...]:
     return (*claim_nodes(strike), *claim_disks(strike))
 
@@ -169,6 +175,17 @@ async def _stall(stage: Stage, strike: Strike) -> Undo:
     return resume
 
 
+async def _slow(stage: Stage, strike: Strike) -> Undo:
+    for target in strike.targets:
+        stage.backend.disk(target).slow(strike.number("by_s"))
+
+    async def speed_up() -> None:
+        for target in strike.targets:
+            stage.backend.disk(target).slow(0.0)
+
+    return speed_up
+
+
 async def _rot(stage: Stage, strike: Strike) -> Undo:
     """Bits rot while the machine is off, so that no page cache hides it; then it comes back."""
     start = await crash(stage, strike, host=True)
@@ -234,6 +251,17 @@ DISK_FAULTS = (
         draw=_draw_storage,
         cause=_stall,
         claims=_claim_both,
+        needs=Ability.DISK_FAULTS,
+    ),
+    Fault(
+        name="disk_slow",
+        scope=Scope.DISK,
+        what="every call takes longer",
+        inverse="full speed",
+        effects=("disk/{}.calls_slowed",),
+        draw=_draw_slow,
+        cause=_slow,
+        claims=claim_disks,
         needs=Ability.DISK_FAULTS,
     ),
     Fault(

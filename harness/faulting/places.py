@@ -34,7 +34,8 @@ def _draw_place(cast: Cast, generator: random.Random) -> tuple[str, str]:
 
 def _draw_crash(cast: Cast, generator: random.Random) -> Strike:
     node, place = _draw_place(cast, generator)
-    skip = int(10 ** generator.uniform(0, 1.5)) - 1
+    # Where a node comes by once in a while, only the first time comes about.
+    skip = generator.choice((0, int(10 ** generator.uniform(0, 1.5)) - 1))
     return Strike((node,), {"place": place, "skip": skip, "host": generator.random() < 0.5})
 
 

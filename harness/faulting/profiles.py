@@ -153,6 +153,8 @@ def draw_topology(generator: random.Random) -> Topology:
     _maybe(generator, pageserver, "compaction_target_size", (4 * KIB, 64 * KIB))
     _maybe(generator, pageserver, "image_creation_threshold", (1, 2))
     _maybe(generator, pageserver, "walreceiver_silence_timeout_s", (2.0, 10.0))
+    if generator.random() < 0.5:
+        pageserver |= _draw_collecting(generator)
     _maybe(generator, compute, "cache_pages", (2, 8))
     _maybe(generator, proposer, "append_bytes_max", (1, KIB))
     _maybe(generator, proposer, "wal_retained_bytes_max", (0, 16 * KIB))
@@ -167,6 +169,17 @@ def draw_topology(generator: random.Random) -> Topology:
         compute_options=compute,
         proposer_options=proposer,
     )
+
+
+def _draw_collecting(generator: random.Random) -> dict[str, Any]:
+    """Garbage collection that follows the head closely, or some way behind it."""
+    return {
+        "gc_period_s": generator.choice((0.1, 0.5, 2.0)),
+        "gc_horizon": generator.choice((0, 2 * KIB, 32 * KIB)),
+        "pitr_interval_s": 0.0,
+        "lease_length_s": generator.choice((0.2, 2.0)),
+        "disk_budget": generator.choice((0, 1, 16 * KIB)),
+    }
 
 
 def _maybe(
@@ -189,6 +202,9 @@ PROFILES = {
 WORKLOADS_DRAWN = {"transactions": "transactions", "consensus": "few_registers"}
 """What clients do, where it is not registers."""
 
+CLIENTS_DRAWN = {"consensus": (1, 4, 8)}
+"""How many clients write: what is under way at once is what a leader can leave to a minority."""
+
 ROOMS_DRAWN = ("hostile", "swarm", "consensus")
 """Profiles whose WAL may begin shortly before the end of a segment, as none would reach it."""
 
@@ -204,7 +220,8 @@ def draw_plan(profile: str, generator: random.Random) -> Plan:
     steps.append(_draw_sure_step(cast, mix, steps, generator))
     majority = len(cast.safekeepers) // 2 + 1
     core = tuple(sorted(generator.sample(cast.safekeepers, majority)))
-    clients, think_s = generator.choice((1, 2, 4)), generator.choice((0.02, 0.05, 0.2))
+    clients = generator.choice(CLIENTS_DRAWN.get(profile, (1, 2, 4)))
+    think_s = generator.choice((0.02, 0.05, 0.2))
     kill_rest = generator.random() < 0.3
     if profile in ROOMS_DRAWN:
         topology = dataclasses.replace(topology, wal_room=_draw_room(generator))

@@ -78,6 +78,7 @@ STRIKES = {
     "misdirect_writes": Strike(PAGESERVER, {"times": 2}),
     "disk_full": Strike(SAFEKEEPER, {"free_bytes": 100}),
     "disk_stall": Strike(SAFEKEEPER),
+    "disk_slow": Strike(SAFEKEEPER, {"by_s": 0.01}),
     "bit_rot": Strike(PAGESERVER, {"part": ""}),
     "older_copy": Strike(PAGESERVER, {"age_s": 0.5}),
     "object_store_outage": Strike(),
@@ -107,6 +108,7 @@ STRIKES = {
     "cancelling_client": Strike((), {"times": 20, "patience_s": 0.0005}),
     "deaf_client": Strike((), {"times": 100}),
     "migrate": Strike(("ps1",)),
+    "delete_copy": Strike(SAFEKEEPER),
     "repeat_requests": Strike((), {"times": 2, "patience_s": 1.0}),
     "concurrent_requests": Strike((), {"times": 2, "patience_s": 1.0}),
     "crash_at": Strike(SAFEKEEPER, {"place": "sk-before-flush", "skip": 2, "host": True}),
@@ -253,6 +255,8 @@ TOLD = [
     "end stall sk0",
     "stall syncs sk0",
     "end stall sk0",
+    "slow sk0",
+    "end slow sk0",
     "fill sk0",
     "end fill sk0",
     "clock_jump sk0",
@@ -297,6 +301,8 @@ def strike_every_switch(world: World) -> None:
     disk.resume()
     disk.stall(syncs_only=True)
     disk.resume()
+    disk.slow(0.001)
+    disk.slow(0.0)
     disk.fill(0)
     disk.fill(None)
     clock.jump(1_000_000)

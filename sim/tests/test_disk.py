@@ -220,6 +220,23 @@ def test_a_stalled_disk_goes_on_when_it_is_resumed():
     run(test)
 
 
+def test_a_slow_disk_takes_its_time_for_each_call_and_for_many_at_once():
+    async def test(disk, view):
+        file = await write(view, "f", b"x")
+        loop = asyncio.get_running_loop()
+        disk.slow(0.5)
+        begun_s = loop.time()
+        assert await asyncio.gather(*(file.pread(0, 1) for _ in range(3))) == [b"x"] * 3
+        assert loop.time() - begun_s == pytest.approx(0.5)
+        assert disk.effects["calls_slowed"] == 3
+        disk.slow(0.0)
+        begun_s = loop.time()
+        await file.pread(0, 1)
+        assert loop.time() == begun_s
+
+    run(test)
+
+
 def test_faults_that_cannot_strike_are_refused():
     async def test(disk, view):
         with pytest.raises(ValueError, match="SHORT_READ"):

@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 from storage.errors import BadRequest, NotReady
+from storage.failpoints import Failpoint, failpoint
 from storage.lsn import INVALID_LSN, Lsn
 from storage.marks import Mark, reach
 from storage.pageserver.datadir import DataDirectory
@@ -63,6 +64,7 @@ async def read_view(timeline: Timeline, point: ReadPoint) -> AsyncIterator[ReadV
     with timeline.gc_cutoff.hold() as cutoff:
         lsn = view_lsn(timeline, point)
         timeline.gc_cutoff.check(lsn, cutoff)
+        await failpoint(Failpoint.PS_READ_ADMITTED)
         yield ReadView(lsn, DataDirectory(lambda key: timeline.get(key, lsn)))
 
 
