@@ -187,6 +187,15 @@ ORACLES = (
         only="in real only the hub, another process, sees what travels",
     ),
     Oracle(
+        "log_ends",
+        "who has cut a log for a leader has nothing on its disk beyond the log's end",
+        When.ONLINE,
+        "O2",
+        "logs that were adopted",
+        worlds=("sim",),
+        only="in real a disk cannot be read at one moment",
+    ),
+    Oracle(
         "crash_order",
         "what was durable outlives crashes, restarts and attachments",
         When.ONLINE_IN_SIM,

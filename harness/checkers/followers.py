@@ -12,6 +12,8 @@ from harness.checkers.consensus_messages import CHECKER as CONSENSUS_MESSAGES
 from harness.checkers.consensus_messages import ConsensusMessages, Timeline
 from harness.checkers.conversation import Conversation
 from harness.checkers.crash_order import CrashOrder
+from harness.checkers.log_ends import CHECKER as LOG_ENDS
+from harness.checkers.log_ends import LogEnds
 from harness.checkers.lsn_order import LsnOrder
 from harness.checkers.offload_watch import OffloadWatch
 from harness.checkers.offloaded_wal import CHECKER as OFFLOADED_WAL
@@ -30,13 +32,14 @@ if TYPE_CHECKING:
 def watch_over(world: World) -> Watch:
     """The watch of a run, which follows its history and, where their order is exact, its events."""
     watch = Watch(world.judged)
-    refusals = Refusals(world.history, world.refusals)
+    refusals, disk = Refusals(world.history, world.refusals), world.backend.disk
     watch.add(of_events={"lsn_order": LsnOrder(), "crash_order": CrashOrder()})
     watch.add(of_operations={"commit_order": CommitOrder(world.history)})
     if is_live(world):
         # Where time is real, cores are shared and a fault is noted after it began to work.
         bucket = BucketWatch(world.backend.admin_objects())
         watch.add(of_events={"tasks_heed": TasksHeed(), "refusals": refusals, "bucket": bucket})
+        watch.add(of_events={LOG_ENDS: LogEnds(lambda node, part: disk(node).contents(part))})
         watch.add(of_operations={"refusals": refusals})
         world.backend.follow(watch.take)
     world.history.follow(watch)

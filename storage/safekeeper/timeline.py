@@ -11,7 +11,7 @@ import asyncio
 import logging
 from collections.abc import Sequence
 
-from storage.consensus.messages import AppendRequest, ProposerMessage, VoteRequest
+from storage.consensus.messages import AppendRequest, ProposerElected, ProposerMessage, VoteRequest
 from storage.consensus.term_history import TermHistory
 from storage.errors import BadRequest, NotReady, PortError
 from storage.events import emit
@@ -126,9 +126,8 @@ class Timeline:
         Raises ``ProtocolError`` or ``NotReady`` (disk): the conversation cannot go on.
         """
         if not isinstance(message, AppendRequest):
-            await asyncio.shield(
-                self._environment.result_of(self._decide(pusher, message), self.id)
-            )
+            work = self._decide(pusher, message)
+            await asyncio.shield(self._environment.result_of(work, self.id))
             return
         async with self._lock:
             for effect in self.acceptor.step(message):
@@ -156,6 +155,8 @@ class Timeline:
                 emit("vote", **self._ids, term=message.term, proposer=message.proposer_id)
             elif isinstance(message, VoteRequest) and message.term < before.term:
                 reach(Mark.VOTE_REFUSED)
+            elif isinstance(message, ProposerElected) and message.term == before.term:
+                emit("adopted", **self._ids, term=message.term, end_lsn=self.acceptor.flush_lsn)
             self._show_cut(flush_lsn)
             self._show_horizon()
             self._show_progress()
