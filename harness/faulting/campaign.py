@@ -110,6 +110,7 @@ class Campaign:
         await liveness.commits_flow()
         await liveness.pageserver_follows()
         await liveness.safekeepers_agree(plan.cast().safekeepers)
+        await liveness.commits_are_prompt()
         await liveness.upload_works()
 
     def _core(self, stage: Stage) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from harness.checkers.followers import is_live
 from harness.errors import HarnessError, NotLive, NotYet
 from harness.faulting.control_plane import ASKING
 from harness.faulting.nemesis import Nemesis
@@ -12,6 +13,14 @@ from harness.faulting.stage import Stage
 from harness.nodes import PageserverHandle, SafekeeperHandle
 
 COMMITS = 10
+PULSES = 8
+AT_ONCE = 3
+FIRST_KEY = 8192
+OVERLAP_S = 0.002
+"""About how long a commit takes: the others begin while the first is on its way."""
+SILENCE_S = 0.02
+PROMPT_S = 0.15
+"""How long a write may take where nothing is wrong; heartbeats come less often than that."""
 ASK_S_MAX = 2.0
 
 
@@ -24,6 +33,7 @@ class Liveness:
         self._within_s = within_s
         self._world = stage.world
         self._timeline = stage.traffic.primary.timeline
+        self._chance = stage.world.generator("pulses")
 
     async def tenant_is_home(self) -> None:
         """The control plane got what it wants."""
@@ -63,6 +73,41 @@ class Liveness:
                         raise NotYet(f"{safekeeper.name} knows {found} of {committed}")
 
         await self._demand(lambda: self._eventually(agree, f"every safekeeper at {committed}"))
+
+    async def commits_are_prompt(self) -> None:
+        """Few writes shortly after each other, then silence: nothing comes along that would wake
+        whoever was not woken for them. Where time is real, cores are shared, and nothing is said.
+        """
+        if not is_live(self._world):
+            return
+        load = self._stage.traffic.load
+        load.pause()
+        try:
+            for pulse in range(PULSES):
+                waits_s = await self._pulse(pulse)
+                await asyncio.sleep(SILENCE_S)
+                # The first ones have to connect, and to get the page.
+                if pulse and max(waits_s) > PROMPT_S:
+                    told = ", ".join(f"{wait_s:.3f}" for wait_s in waits_s)
+                    raise NotLive(
+                        f"nothing is wrong, and writes take {told} s; {PROMPT_S} s are allowed",
+                        checker="liveness",
+                    )
+        finally:
+            load.resume()
+
+    async def _pulse(self, pulse: int) -> list[float]:
+        """Writes that overlap; how long each took."""
+
+        async def one(number: int) -> float:
+            await asyncio.sleep(self._chance.uniform(0.0, OVERLAP_S) if number else 0.0)
+            begun_s = self._world.now_s()
+            await clients[number].put(FIRST_KEY + number, f"{clients[number].process}: {pulse}")
+            return self._world.now_s() - begun_s
+
+        primary = self._stage.traffic.primary
+        clients = [primary.named(f"{primary.process}/pulse{n}") for n in range(AT_ONCE)]
+        return await asyncio.gather(*(one(number) for number in range(AT_ONCE)))
 
     async def upload_works(self) -> None:
         """A checkpoint reaches S3."""

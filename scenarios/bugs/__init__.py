@@ -13,6 +13,7 @@ from scenarios.bugs import (
     invented_gc,
     invented_offload,
     invented_pageserver,
+    invented_streams,
     pageserver_attach,
     pageserver_branch,
     pageserver_gc,
@@ -42,6 +43,7 @@ OWN: tuple[Bug, ...] = (
     *invented_consensus.BUGS,
     *invented_pageserver.BUGS,
     *invented_gc.BUGS,
+    *invented_streams.BUGS,
     *invented_offload.BUGS,
 )
 """Slips of our own making: what history lacks, so that the suite is not made for history only."""
