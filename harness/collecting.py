@@ -38,11 +38,17 @@ SMALL_LAYERS: Mapping[str, Any] = {
 class Collecting:
     """Passes over one timeline on every pageserver that runs, one after the other, for ever.
 
-    ``async with`` starts and ends them; ``horizon_bytes`` of WAL are kept.
+    ``async with`` starts and ends them; ``horizon_bytes`` of WAL are kept, ``pause_s`` seconds lie
+    between them.
     """
 
     def __init__(
-        self, cluster: Cluster, timeline: TenantTimelineId, *, horizon_bytes: int = 0
+        self,
+        cluster: Cluster,
+        timeline: TenantTimelineId,
+        *,
+        horizon_bytes: int = 0,
+        pause_s: float = BETWEEN_PASSES_S,
     ) -> None:
         self.passes = 0
         self.refused = 0
@@ -50,6 +56,7 @@ class Collecting:
         self._cluster = cluster
         self._timeline = timeline
         self._horizon_bytes = horizon_bytes
+        self._pause_s = pause_s
         self._removed = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -77,7 +84,7 @@ class Collecting:
                 self.layers_removed += done.layers_removed
                 if done.layers_removed:
                     self._removed.set()
-            await asyncio.sleep(BETWEEN_PASSES_S)
+            await asyncio.sleep(self._pause_s)
 
     async def removes(self, layers: int, *, within_s: float = 60.0) -> None:
         """Return once so many more layers were removed; ``NotLive`` if that does not come about."""

@@ -9,7 +9,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+    suppress,
+)
 from functools import partial
 
 import pytest
@@ -38,6 +43,7 @@ WALGEN_ONLY = pytest.mark.computes("walgen", reason="PostgreSQL tells no LSN to 
 OUT_OF_SCOPE = 416
 BLOCKS = [0, 31, 32, 33, 34]
 KEYS = [block * 32 for block in BLOCKS]
+SLOW_DISK_S = 0.001
 STEPS_OF_A_PASS = ["ps-gc-planned", "ps-gc-durable", "ps-gc-replaced"]
 WINDOWS = [*STEPS_OF_A_PASS, "ps-branch-chosen", "ps-compaction-written", "ps-index-uploaded"]
 """Failpoints that lie between two steps which somebody else could come between."""
@@ -60,7 +66,7 @@ class Race:
         self.done = 0
         self.refused = 0
         self._names = 0
-        self._opened: list[tuple[PageserverHandle, str]] = []
+        self._windows = AsyncExitStack()
 
     def name(self, what: str) -> str:
         """A name that nothing else has."""
@@ -78,7 +84,7 @@ class Race:
     async def point(self) -> Lsn | None:
         """Somewhere to rely on: the head, or a commit not long ago."""
         await self.write()
-        return self.chance.choice([None, *self.recent])
+        return self.chance.choice(self.recent) if self.chance.random() < 0.5 else None
 
     async def branch(self, at: Lsn | None) -> TenantTimelineId | None:
         """Branch at an LSN or (``None``) at the head, which is never refused; what it shows now is
@@ -112,19 +118,25 @@ class Race:
                 await endpoint.move(pageserver)
 
     async def open_windows(self) -> None:
-        """What may come between two steps gets more time for it, for a moment or for passes."""
-        home = self.primary.pageserver
-        for name in self.chance.sample(WINDOWS, 3):
+        """What may come between two steps gets more time for it, for a moment or for passes: at
+        some places, or wherever the disk is asked."""
+        home, faults = self.primary.pageserver, self.world.faults
+        chances = dict.fromkeys(self.chance.sample(WINDOWS, self.chance.randint(0, 2)), 0.4)
+        if self.chance.random() < 0.5:
+            chances["ps-read-admitted"] = 0.1  # There are many, and the load is among them.
+        for name, probability in chances.items():
             delay_s = self.chance.choice([0.02, 0.1, 0.3])
             draw = self.chance.getrandbits(16)
-            await home.arm(name, "sleep", delay_s=delay_s, probability=0.4, draw=draw)
-            self._opened.append((home, name))
+            window = faults.failpoint(
+                home, name, "sleep", delay_s=delay_s, probability=probability, draw=draw
+            )
+            await self._windows.enter_async_context(window)
+        if self.chance.random() < 0.3:
+            await self._windows.enter_async_context(faults.slow_disk(home, SLOW_DISK_S))
 
     async def close_windows(self) -> None:
         """Nothing is slow any more."""
-        for home, name in self._opened:
-            await home.disarm(name)
-        self._opened.clear()
+        await self._windows.aclose()
 
 
 async def read_branch(home: PageserverHandle, timeline: TenantTimelineId, lsn: Lsn) -> list[bytes]:
@@ -342,7 +354,8 @@ async def test_gc_race(world: World, rival: str) -> None:
     think_s = chance.choice([0.01, 0.05])
     load_options = LoadOptions(clients=2, keys=64, first_key=1024, think_s=think_s, retry_s=0.05)
     horizon_bytes = chance.choice([0, 2 * KIB, 16 * KIB])
-    collecting = Collecting(cluster, primary.timeline, horizon_bytes=horizon_bytes)
+    pause_s = chance.choice([0.02, 0.05, 0.3])
+    collecting = Collecting(cluster, primary.timeline, horizon_bytes=horizon_bytes, pause_s=pause_s)
     async with world.load(primary, load_options) as load, collecting:
         race = Race(cluster, primary, load, chance)
         await collecting.removes(1)

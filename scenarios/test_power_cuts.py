@@ -2,7 +2,8 @@
 
 Machines that lose power at one instant lose what they had not synced, each its own part of it; a
 disk may hang just before. Whoever comes back trusts its disk only as far as it may, whatever else
-is left there, and no leader builds on what only a lost machine had.
+is left there, and no leader builds on what only a lost machine had. Some miss whole reigns, others
+die while a leader cuts their logs.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import pytest
 from harness.cluster import Cluster
 from harness.endpoint_handle import EndpointHandle
 from harness.errors import NodeDied, NotLive
+from harness.faulting.control_plane import ASKING
 from harness.nodes import SafekeeperHandle
 from harness.topology import KIB, MIB, Topology
 from harness.workload import Load, LoadOptions
@@ -23,6 +25,8 @@ from harness.world import World
 
 CUTS = 10
 WORKS_WITHIN_S = 0.5
+FALLS_WITHIN_S = 0.3
+STEPS_OF_A_CUT = ("sk-before-truncate", "sk-within-truncate", "sk-after-truncate")
 
 
 def draw_topology(chance: random.Random) -> Topology:
@@ -56,17 +60,20 @@ class PowerCuts:
             load = None
             if self._endpoints[0].running and self.chance.random() < 0.8:
                 load = await works.enter_async_context(self._load(self._endpoints[0]))
-            cut = [each for each in self._safekeepers if self.chance.random() < 0.4]
-            await self._lose_power(cut, load)
-            self.chance.shuffle(cut)
-            late = self.chance.randint(0, min(len(cut), (len(self._safekeepers) - 1) // 2))
-            for safekeeper in cut[late:]:
+            up = [each for each in self._safekeepers if each.running]
+            await self._lose_power([each for each in up if self.chance.random() < 0.4], load)
+            down = [each for each in self._safekeepers if not each.running]
+            self.chance.shuffle(down)
+            late = self.chance.randint(0, min(len(down), (len(self._safekeepers) - 1) // 2))
+            for safekeeper in down[late:]:
                 await safekeeper.start()
-            up = [each for each in self._safekeepers if each not in cut[:late]]
+            up = [each for each in self._safekeepers if each.running]
             leading = asyncio.create_task(self._lead())
-            troubles = [self._come_back(safekeeper, leading) for safekeeper in cut[:late]]
-            troubles.append(self._hang(self.chance.choice(up), leading))
+            troubles = [self._hang(self.chance.choice(up), leading)]
             troubles.append(self._break(self.chance.choice(up), leading))
+            troubles.append(self._fall(self.chance.choice(up), leading))
+            if self.chance.random() < 0.5:  # Or they miss all of the next reign.
+                troubles += [self._come_back(safekeeper, leading) for safekeeper in down[:late]]
             await asyncio.gather(leading, *troubles)
 
     def _load(self, leader: EndpointHandle) -> Load:
@@ -84,8 +91,10 @@ class PowerCuts:
                 self.world.faults.reset(self._endpoints[0].name, safekeeper.name)
         async with AsyncExitStack() as hanging:
             for safekeeper in cut:
-                if self.chance.random() < 0.5:
-                    await hanging.enter_async_context(self.world.faults.disk_stall(safekeeper))
+                if self.chance.random() < 0.7:
+                    syncs_only = self.chance.random() < 0.6
+                    stall = self.world.faults.disk_stall(safekeeper, syncs_only=syncs_only)
+                    await hanging.enter_async_context(stall)
             if load is not None:
                 moment_s = self.chance.choice([0.001, 0.01, 0.05]) * self.chance.random()
                 await self._progress(load, 10, moment_s)
@@ -135,6 +144,33 @@ class PowerCuts:
             await asyncio.wait([leading], timeout=0.02 * self.chance.random())
             self.world.faults.reset(self._endpoints[0].name, safekeeper.name)
 
+    async def _fall(self, safekeeper: SafekeeperHandle, leading: asyncio.Task[None]) -> None:
+        """One that is up dies in the middle of the election, perhaps of cutting its log; it may
+        miss all of the next reign."""
+        match self.chance.randrange(3):
+            case 0:
+                await asyncio.wait([leading], timeout=0.02 * self.chance.random())
+                await safekeeper.kill(host=self.chance.random() < 0.5)
+            case 1:
+                place = self.chance.choice(STEPS_OF_A_CUT)
+                with suppress(*ASKING):
+                    await safekeeper.arm(place, "exit")
+                await asyncio.wait([leading], timeout=FALLS_WITHIN_S)
+                with suppress(*ASKING):
+                    await safekeeper.disarm(place)
+        if safekeeper.running:
+            return
+        down = [each for each in self._safekeepers if not each.running]
+        needed = not leading.done() or len(down) > (len(self._safekeepers) - 1) // 2
+        if needed or self.chance.random() < 0.5:
+            await safekeeper.start()
+
+    async def all_back(self) -> None:
+        """Nobody is missing any more."""
+        for safekeeper in self._safekeepers:
+            if not safekeeper.running:
+                await safekeeper.start()
+
     async def end_all(self) -> None:
         """Computes die, unless they were deposed already."""
         for endpoint in self._endpoints:
@@ -156,6 +192,7 @@ async def test_power_cuts(world: World) -> None:
     cuts = PowerCuts(world, cluster, endpoints)
     for _ in range(CUTS):
         await cuts.one()
+    await cuts.all_back()
     await cuts.end_all()
     await endpoints[0].start()
     async with world.load(endpoints[0]) as load:
