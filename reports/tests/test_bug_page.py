@@ -53,7 +53,7 @@ def test_bug_that_some_hunts_missed_is_not_caught() -> None:
     row = row_of(render(found(bug(status="not caught", seeds=None, hunts=[hunt(9), hunt(50, "")]))),
                  "the-bug")  # fmt: skip
 
-    assert "caught in 1 of 2" in row
+    assert "in 1 of 2 hunts" in row
     assert "up to 50" in row
 
 
