@@ -160,6 +160,26 @@ def position(manifest: dict[str, Any]) -> tuple[int, Lsn]:
     return int(manifest["fencing_token"]), Lsn.parse(manifest["backup_lsn"])
 
 
+async def with_unaware_offloaders(world: World) -> tuple[Cluster, EndpointHandle]:
+    """A cluster whose offloaders hear late that their lease is over."""
+    options = {**EAGER, "backup_lease_s": UNAWARE_S}
+    cluster = await world.start(Topology(safekeeper_options=options))
+    return cluster, await cluster.endpoint("main")
+
+
+async def hold_the_first(
+    cluster: Cluster, endpoint: EndpointHandle, place: str
+) -> tuple[SafekeeperHandle, Lsn]:
+    """Whoever leads first waits at a failpoint that is open for the others; and where WAL ends."""
+    await arm_all(cluster, place, "pause")
+    end_lsn = await fill_wal(endpoint, 2 * MIB)
+    first = await waiting_at(cluster, place)
+    for safekeeper in cluster.safekeepers:
+        if safekeeper is not first:
+            await safekeeper.disarm(place)
+    return first, end_lsn
+
+
 async def lose_the_lease(world: World, timeline: TenantTimelineId, leader: str) -> None:
     """The broker lets a leader's lease run out; the leader learns of it when it asks again."""
     election = f"seawall/election/{timeline.tenant_id}/{timeline.timeline_id}/wal-backup/"
@@ -185,15 +205,10 @@ async def fenced_off(world: World, node: SafekeeperHandle) -> None:
 async def test_older_of_two_offloaders_disturbs_nothing(world: World, older_is: str) -> None:
     """Both believe that they lead, and only S3 knows better: from the claim of the newer one on,
     the older one gets no word in, whether it is about to claim or to tell of its segment."""
-    options = {**EAGER, "backup_lease_s": UNAWARE_S}
-    cluster = await world.start(Topology(safekeeper_options=options))
-    endpoint = await cluster.endpoint("main")
-    await arm_all(cluster, older_is, "pause")
-    end_lsn = await fill_wal(endpoint, 2 * MIB)
-    older = await waiting_at(cluster, older_is)
+    cluster, endpoint = await with_unaware_offloaders(world)
+    older, end_lsn = await hold_the_first(cluster, endpoint, older_is)
     for safekeeper in cluster.safekeepers:
         if safekeeper is not older:
-            await safekeeper.disarm(older_is)
             await safekeeper.arm(BEFORE_PUT, "pause")
     await lose_the_lease(world, endpoint.timeline, older.name)
     newer = await waiting_at(cluster, BEFORE_PUT)
@@ -215,15 +230,8 @@ async def test_older_of_two_offloaders_disturbs_nothing(world: World, older_is: 
 @pytest.mark.row("G1.election")
 async def test_older_of_two_offloaders_does_not_go_back(world: World) -> None:
     """What it has to tell of its segment is old by now: more is in S3, and members rely on it."""
-    options = {**EAGER, "backup_lease_s": UNAWARE_S}
-    cluster = await world.start(Topology(safekeeper_options=options))
-    endpoint = await cluster.endpoint("main")
-    await arm_all(cluster, AFTER_PUT, "pause")
-    end_lsn = await fill_wal(endpoint, 2 * MIB)
-    older = await waiting_at(cluster, AFTER_PUT)
-    for safekeeper in cluster.safekeepers:
-        if safekeeper is not older:
-            await safekeeper.disarm(AFTER_PUT)
+    cluster, endpoint = await with_unaware_offloaders(world)
+    older, end_lsn = await hold_the_first(cluster, endpoint, AFTER_PUT)
     await lose_the_lease(world, endpoint.timeline, older.name)
     await backed_up(cluster, endpoint.timeline, end_lsn)
     newest = await manifest_of(world, endpoint.timeline)
